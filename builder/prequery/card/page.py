@@ -1,0 +1,254 @@
+"""Recipe, lock and facts become README.md: a YAML block for machines, a text for people."""
+
+import inspect
+import re
+from collections.abc import Mapping
+from dataclasses import asdict
+from typing import Any
+
+import yaml
+from jinja2 import Environment, StrictUndefined
+
+from prequery import rows
+from prequery.bundled import bundled
+from prequery.card import markdown
+from prequery.card.facts import Facts
+from prequery.card.markdown import Markdown
+from prequery.errors import ShardError
+from prequery.lock import Lock
+from prequery.recipe import Recipe, Sampling
+
+TEMPLATE = "card.md.jinja"
+LANGUAGE_RATIO = 0.01
+"""A language is named in the YAML from this share of the rows on."""
+SHOWN_CHARS = 400
+"""A text of a shown row is cut behind so many characters."""
+SHOWN_VALUES = 8
+"""So many values of a field are counted one by one; the others together."""
+
+FIELDS: Mapping[str, str] = {
+    "id": "fingerprint of the recipe and slot of the attempt; the same in every rebuild",
+    "messages": "instruction and response as a conversation, as trainers take it",
+    "instruction": "what the model wrote in the user's place",
+    "response": "what the model answered to it",
+    "generator": "model and revision that wrote both",
+    "system_prompt": "what the chat template puts there by itself; null: nothing",
+    "instruction_temperature": "of the setting that the slot drew; null: greedy",
+    "instruction_top_p": "of the setting that the slot drew; null: the whole vocabulary",
+    "instruction_seed": "sent with the request; null: greedy",
+    "response_seed": "sent with the request; null: greedy",
+    "instruction_tokens": "as the endpoint counted them",
+    "response_tokens": "as the endpoint counted them",
+    "instruction_finish_reason": "why the model stopped",
+    "response_finish_reason": "why the model stopped; length: it was cut off",
+}
+"""What the fields that every release has mean, each in one phrase."""
+
+_MODES = {
+    True: "one answer at a time, nothing computed is reused: the same request, the same text",
+    False: "several answers at a time: the same request can bring another text",
+    None: "not told by the endpoint",
+}
+
+
+def render(recipe: Recipe, lock: Lock, facts: Facts) -> str:
+    """Return a release's README.md. Equal arguments give equal bytes.
+
+    Args:
+        recipe: What was built.
+        lock: From `lock.complete`.
+        facts: Measured from the files that the lock lists.
+
+    Raises:
+        ShardError: The three do not speak of the same rows.
+    """
+    _agree(recipe, lock, facts)
+    block = yaml.safe_dump(
+        front_matter(recipe, lock, facts), sort_keys=False, allow_unicode=True, width=1000
+    )
+    return f"---\n{block}---\n\n{_text(recipe, lock, facts)}"
+
+
+def front_matter(recipe: Recipe, lock: Lock, facts: Facts) -> dict[str, Any]:
+    """Return the YAML block as the Hub and `datasets` read it.
+
+    `configs[].version` is what consumers see as `ds.info.version`. A licence that the recipe does
+    not name is left out.
+    """
+    generator = lock["generator"]
+    content = {
+        "pretty_name": recipe.name,
+        "license": recipe.release.license,
+        "language": _languages(facts),
+        "task_categories": ["text-generation"],
+        "size_categories": [size_category(facts.rows)],
+        "annotations_creators": ["machine-generated"],
+        "language_creators": ["machine-generated"],
+        "source_datasets": ["original"],
+        "tags": ["synthetic", "magpie", "prequery", "instruction-tuning"],
+        "generator": f"{generator['model_id']}@{generator['revision']}",
+        "configs": [
+            {
+                "config_name": recipe.name,
+                "version": recipe.version,
+                "data_files": [{"split": "train", "path": f"{recipe.name}/train-*.parquet"}],
+            }
+        ],
+        "dataset_info": _dataset_info(recipe, lock, facts),
+    }
+    return {key: value for key, value in content.items() if value}
+
+
+def size_category(row_count: int) -> str:
+    """Return the Hub's name for a size."""
+    bounds = ("1K", "10K", "100K", "1M", "10M", "100M", "1B", "10B", "100B", "1T")
+    above = next((i for i in range(len(bounds)) if row_count < 1000 * 10**i), len(bounds))
+    if above == 0:
+        return "n<1K"
+    return f"{bounds[above - 1]}<n<{bounds[above]}" if above < len(bounds) else "n>1T"
+
+
+def _agree(recipe: Recipe, lock: Lock, facts: Facts) -> None:
+    """Refuse to describe rows by the lock or the recipe of others."""
+    build = lock["build"]
+    pairs = {
+        "fields": (list(rows.features(recipe.dtypes)), [field.name for field in facts.fields]),
+        "build hashes": (recipe.build_hash, lock["config"]["build_hash"]),
+        "accepted rows": (build["accepted"], facts.rows),
+        "rows of the listed files": (sum(f["rows"] for f in lock["files"].values()), facts.rows),
+        "attempts": (build["attempts"], build["accepted"] + sum(build["rejected"].values())),
+    }
+    for name, (told, found) in pairs.items():
+        if told != found:
+            differ = f"{name} are noted as {told!r:.200}, found as {found!r:.200}"
+            raise ShardError(
+                f"the card would be wrong: {differ}",
+                f"config {recipe.name}",
+                "recipe, lock and Parquet files are not of one build; build into a new --out",
+            )
+
+
+def _languages(facts: Facts) -> list[str]:
+    """Return ISO codes in the data, most frequent first; the Hub refuses anything else."""
+    tally = facts.tally("language") or {}
+    return [
+        code
+        for code, count in tally.items()
+        if count >= LANGUAGE_RATIO * facts.rows and re.fullmatch("[a-z]{2,3}", code)
+    ]
+
+
+def _dataset_info(recipe: Recipe, lock: Lock, facts: Facts) -> Any:
+    """Return what `datasets` would write itself."""
+    from datasets import DatasetInfo, SplitDict, SplitInfo
+    from datasets.info import DatasetInfosDict
+    from huggingface_hub import DatasetCardData
+
+    info = DatasetInfo(
+        features=rows.features(recipe.dtypes),
+        splits=SplitDict({"train": SplitInfo("train", facts.num_bytes, facts.rows)}),
+        download_size=sum(file["bytes"] for file in lock["files"].values()),
+        dataset_size=facts.num_bytes,
+    )
+    card = DatasetCardData()
+    DatasetInfosDict({recipe.name: info}).to_dataset_card_data(card)
+    return card["dataset_info"]
+
+
+def environment() -> Environment:
+    """Return the Jinja environment of card templates: what is unknown raises, text is made safe."""
+    made = Environment(
+        # A card is Markdown: `safe` does for it what autoescape does for HTML.
+        autoescape=False,
+        finalize=markdown.safe,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )
+    made.filters |= {
+        "fence": markdown.fence,
+        "literal": markdown.literal,
+        "one_line": markdown.one_line,
+        "sampling": _sampling,
+        "share": markdown.share,
+        "short": markdown.short,
+    }
+    return made
+
+
+def _text(recipe: Recipe, lock: Lock, facts: Facts) -> str:
+    source = (bundled("dataset_cards") / TEMPLATE).read_text(encoding="utf-8")
+    return (
+        environment()
+        .from_string(source)
+        .render(
+            recipe=recipe,
+            lock=lock,
+            facts=facts,
+            columns=_columns(recipe, lock),
+            fields=_fields(recipe, facts),
+            mode=Markdown(_MODES[lock["endpoint"]["exact"]]),
+            near=_near_threshold(recipe),
+            nulls=[field for field in facts.fields if field.nulls and field.name in recipe.dtypes],
+            rejected=_rejected(recipe, lock),
+            shown_chars=SHOWN_CHARS,
+            shown_values=SHOWN_VALUES,
+        )
+    )
+
+
+def _fields(recipe: Recipe, facts: Facts) -> list[dict[str, Any]]:
+    """Return name, dtype, nulls and meaning of every field."""
+    meaning = {name: Markdown(phrase) for name, phrase in FIELDS.items()}
+    for column in recipe.columns:
+        by_column = Markdown(f"measured by the column {markdown.code(column.name)}")
+        meaning |= dict.fromkeys(column.features, by_column)
+    features = rows.features(recipe.dtypes)
+    return [
+        {
+            "name": field.name,
+            "dtype": getattr(features[field.name], "dtype", None) or "list of {role, content}",
+            "nulls": field.nulls,
+            "meaning": meaning[field.name],
+        }
+        for field in facts.fields
+    ]
+
+
+def _columns(recipe: Recipe, lock: Lock) -> list[dict[str, Any]]:
+    """Return name, version, first line of its documentation and pins of every column."""
+    return [
+        {
+            "name": column.name,
+            "version": column.version,
+            "measures": markdown.prose((inspect.getdoc(type(column)) or "").partition("\n")[0]),
+            "pins": lock["columns"][column.name]["pins"],
+        }
+        for column in recipe.columns
+    ]
+
+
+def _rejected(recipe: Recipe, lock: Lock) -> list[tuple[str, int]]:
+    """Return reasons and their attempts, most frequent first; filters that took none at the end."""
+    counts = dict.fromkeys((step.text for step in recipe.filters), 0) | lock["build"]["rejected"]
+    return sorted(counts.items(), key=lambda item: (-item[1], item[0]))
+
+
+def _near_threshold(recipe: Recipe) -> float | None:
+    """Return the distance below which `repeat_count` counts; null where nothing counts it."""
+    return next(
+        (getattr(c, "threshold", None) for c in recipe.columns if "repeat_count" in c.features),
+        None,
+    )
+
+
+def _sampling(sampling: Sampling) -> Markdown:
+    """Return how a pass was decoded, without what was left at the endpoint's default."""
+    shown = {
+        name: value
+        for name, value in asdict(sampling).items()
+        if value is not None and name not in ("weight", "system")
+    }
+    words = ", ".join(f"`{name}` {markdown.safe(value)}" for name, value in shown.items())
+    return Markdown(words if sampling.temperature is not None else f"greedy, {words}")

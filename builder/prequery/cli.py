@@ -1,0 +1,325 @@
+"""The command line: build, probe, serve, recipe, columns, weights."""
+
+import sys
+from pathlib import Path
+from typing import Annotated, Any, NoReturn
+
+import typer
+from rich.console import Console
+from rich.panel import Panel
+from rich.table import Table
+from rich.text import Text
+
+from prequery import __version__
+from prequery.errors import BuildError
+
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    help="Instruction datasets that an aligned language model writes by itself (MAGPIE on TGI).",
+)
+recipes = typer.Typer(no_args_is_help=True, help="Check, show and pin recipes.")
+app.add_typer(recipes, name="recipe")
+
+out = Console()
+err = Console(stderr=True)
+
+RecipeArgument = Annotated[
+    str, typer.Argument(help="A recipe's path, or the name of a bundled one.", metavar="RECIPE")
+]
+EndpointOption = Annotated[
+    str | None,
+    typer.Option(help="Address of a TGI endpoint, or `local`; instead of the recipe's."),
+]
+ExactOption = Annotated[
+    bool,
+    typer.Option(help="Embedded model: one request at a time, so greedy texts repeat; slower."),
+]
+WeightsOption = Annotated[
+    Path | None, typer.Option(help="A GGUF file of your own instead of the packaged weights.")
+]
+
+
+def main() -> NoReturn:
+    """Run the command line. An error on purpose is three lines; any other is a bug and shows all.
+
+    Exit codes: 0 done; 1 stopped by an error, resumable; 2 wrong use or recipe; 130 interrupted.
+    """
+    try:
+        # Without standalone mode click lets errors and Ctrl-C through to the lines below.
+        code = app(standalone_mode=False)
+    except BuildError as error:
+        show_error(error)
+        code = error.exit_code
+    except typer.Abort:
+        code = 130
+    except KeyboardInterrupt:
+        err.print("interrupted; run the same command to carry on")
+        code = 130
+    except Exception as error:
+        # Wrong usage is click's own kind of error, which typer does not re-export.
+        if not hasattr(error, "format_message") or not hasattr(error, "show"):
+            raise
+        error.show()
+        code = 2
+    sys.exit(code or 0)
+
+
+def show_error(error: BuildError) -> None:
+    """Print what, where and fix. Plain text: a path or an answer may hold square brackets."""
+    text = Text(f"{type(error).__name__}: ", style="bold red")
+    text.append(f"{visible(error.what)}\n", style="default")
+    text.append(f"  where: {visible(error.where)}\n  fix:   {visible(error.fix)}", style="default")
+    err.print(text, soft_wrap=True)
+
+
+def say(text: str) -> None:
+    """Show a line for the user to read, unbroken, so that a path in it can be copied."""
+    err.print(Text(visible(text)), soft_wrap=True)
+
+
+def visible(text: str) -> str:
+    """Return a text without what a terminal would obey; line breaks stay."""
+    return "".join(c if c.isprintable() or c == "\n" else f"\\x{ord(c):02x}" for c in text)
+
+
+@app.command()
+def build(
+    recipe: RecipeArgument,
+    out_folder: Annotated[
+        str | None, typer.Option("--out", help="Output folder or fsspec URL; default out/NAME.")
+    ] = None,
+    endpoint: EndpointOption = None,
+    journal: Annotated[
+        Path | None, typer.Option(help="Folder of all journals; default the user's data folder.")
+    ] = None,
+    num_proc: Annotated[int | None, typer.Option(min=1, help="Processes for conversion.")] = None,
+    exact: ExactOption = False,
+) -> None:
+    """Build a dataset: both passes, columns, filters, shards, card and lock."""
+    from prequery.recipe import load
+
+    loaded = load(recipe)
+    place = out_folder or f"out/{loaded.name}"
+    options = _options(endpoint, journal, f"prequery {_words(sys.argv[1:])}", exact)
+    import datasets
+
+    datasets.disable_progress_bars()
+    from prequery.magpie import Magpie
+
+    builder = Magpie(loaded, options=options)
+    builder.download_and_prepare(place, file_format="parquet", num_proc=num_proc)
+    _summary(builder, place)
+
+
+def _summary(builder: Any, place: str) -> None:
+    """Say where the data is, how to load it, what was rejected and why, and show three rows."""
+    lock = builder.folder_lock()
+    counts, name = lock["build"], builder.recipe.name
+    if builder.build is None:
+        out.print(f"Reusing {place}: it holds this very build, complete and unchanged.")
+    funnel = Table(title=f"{counts['attempts']} attempts", title_justify="left", box=None)
+    funnel.add_column(justify="right")
+    funnel.add_column()
+    funnel.add_row(f"[green]{counts['accepted']}[/]", "accepted")
+    for reason, count in counts["rejected"].items():
+        funnel.add_row(f"[yellow]{count}[/]", Text(reason))
+    out.print(funnel)
+    for row in builder.sample_rows(3):
+        said = Text()
+        said.append(_short(row["instruction"]) + "\n", style="bold")
+        said.append(_short(row["response"]))
+        out.print(Panel(said, title=Text(row["id"]), title_align="left"))
+    out.print(Text(f"The dataset is in {place}. Load it:\n"), soft_wrap=True)
+    out.print(Text("    from datasets import load_dataset"))
+    out.print(Text(f'    ds = load_dataset("{place}", "{name}", split="train")'), soft_wrap=True)
+
+
+@app.command()
+def probe(
+    recipe: Annotated[
+        str, typer.Argument(help="Its sampling is used, and its endpoint.", metavar="RECIPE")
+    ] = "smollm2-demo",
+    endpoint: EndpointOption = None,
+) -> None:
+    """Show the prefix of the served model, and whether it writes its own instructions."""
+    from prequery import pipeline
+    from prequery import probe as probing
+    from prequery.endpoint import from_environment
+    from prequery.prefix import derive
+    from prequery.recipe import load
+
+    loaded = load(recipe)
+    options = _options(endpoint)
+
+    async def run() -> None:
+        with pipeline.serve(loaded, options, say) as address:
+            async with from_environment(address, loaded.endpoint.token_env) as asked:
+                info, prefix = await asked.info(), await derive(asked)
+                _show_prefix(info, prefix)
+                answers = await probing.sample(asked, prefix, loaded.instructions[0])
+                for number, answer in enumerate(answers[:5], 1):
+                    ended = "" if answer.finish_reason != "length" else " [cut off]"
+                    out.print(Text(f"{number}. {_short(answer.text.strip())}{ended}"))
+                verdict = probing.judge(answers, prefix)
+                out.print(Text(verdict.sentence(info.model_id), style="bold"), soft_wrap=True)
+
+    pipeline.run_async(run())
+
+
+def _show_prefix(info: Any, prefix: Any) -> None:
+    facts = Table.grid(padding=(0, 2))
+    facts.add_row("model", Text(f"{info.model_id}@{info.model_sha}"))
+    facts.add_row("prefix", Text(repr(prefix.text)))
+    facts.add_row("token ids", Text(" ".join(map(str, prefix.ids))))
+    facts.add_row("BOS", Text(prefix.bos))
+    facts.add_row("system prompt", Text(repr(prefix.system_prompt)))
+    facts.add_row("suffix", Text(repr(prefix.suffix)))
+    facts.add_row("stop strings", Text(", ".join(map(repr, prefix.stop))))
+    out.print(facts)
+
+
+@app.command()
+def serve(
+    weights: WeightsOption = None,
+    port: Annotated[int, typer.Option(min=0, max=65535, help="0 takes a free one.")] = 8080,
+    slots: Annotated[int | None, typer.Option(min=1, help="Requests decoded at once.")] = None,
+    exact: ExactOption = False,
+) -> None:
+    """Serve the embedded model over TGI's protocol, on this machine only."""
+    from prequery.local import server
+    from prequery.local import weights as embedded
+
+    found = embedded.from_file(weights) if weights else embedded.install(say)
+    settings = server.Settings(
+        weights=found, port=port, slots=slots or server.DEFAULT_SLOTS, exact=exact
+    )
+    server.serve(settings, lambda url: say(f"serving {found.model_id} at {url}"))
+
+
+@app.command()
+def weights() -> None:
+    """Bring the embedded model's weights: one package, without its dependencies."""
+    from prequery.local.weights import install
+
+    found = install(say)
+    out.print(Text(f"{found.model_id}@{found.model_sha}\n{found.path}"), soft_wrap=True)
+
+
+@app.command()
+def columns() -> None:
+    """List the quality columns that a recipe can name."""
+    from prequery.columns import available
+
+    table = Table(box=None, pad_edge=False)
+    for title in ("column", "version", "needs", "gives", "what it measures"):
+        table.add_column(title)
+    for name, column in available().items():
+        told = (column.__doc__ or "").strip().splitlines()[0]
+        gives = ", ".join(column.features)
+        table.add_row(Text(name), str(column.version), column.cost, Text(gives), Text(told))
+    out.print(table)
+
+
+@recipes.command()
+def check(recipe: RecipeArgument) -> None:
+    """Check a recipe without asking anything."""
+    from prequery.recipe import load
+
+    loaded = load(recipe)
+    out.print(
+        Text(
+            f"{loaded.source} is a valid recipe: {loaded.name} {loaded.version}, "
+            f"{loaded.rows} rows, fingerprint {loaded.fingerprint[:12]}"
+        ),
+        soft_wrap=True,
+    )
+
+
+@recipes.command()
+def show(recipe: RecipeArgument) -> None:
+    """Show a recipe with every default filled in, and what it is bound to."""
+    import json
+    from dataclasses import asdict
+
+    from prequery import lock
+    from prequery.recipe import load
+
+    loaded = load(recipe)
+    held = lock.beside(loaded)
+    shown = {
+        "fingerprint": loaded.fingerprint,
+        "build_hash": loaded.build_hash,
+        "name": loaded.name,
+        "version": loaded.version,
+        "rows": loaded.rows,
+        "max_attempts": loaded.max_attempts,
+        "seed": loaded.seed,
+        "generator": asdict(loaded.generator),
+        "instructions": [asdict(setting) for setting in loaded.instructions],
+        "responses": asdict(loaded.responses),
+        "turns": loaded.turns,
+        "columns": [column.name for column in loaded.columns],
+        "filters": [step.text for step in loaded.filters],
+        "release": asdict(loaded.release),
+        "endpoint": asdict(loaded.endpoint),
+        "pinned_prefix": held["prefix"]["text"] if held else None,
+    }
+    out.print_json(json.dumps(shown))
+
+
+@recipes.command()
+def pin(recipe: RecipeArgument, endpoint: EndpointOption = None) -> None:
+    """Ask the endpoint what it serves, and write the lock beside the recipe."""
+    from prequery import lock, pipeline
+    from prequery.endpoint import from_environment
+    from prequery.errors import RecipeError
+    from prequery.recipe import load
+
+    loaded = load(recipe)
+    path = Path(str(lock.path_beside(loaded)))
+
+    async def run() -> None:
+        with pipeline.serve(loaded, _options(endpoint), say) as address:
+            async with from_environment(address, loaded.endpoint.token_env) as asked:
+                info, prefix = await pipeline.meet(loaded, asked)
+                try:
+                    path.write_text(lock.dump(lock.pin(loaded, prefix, info)), encoding="utf-8")
+                except OSError as error:
+                    what = f"the lock cannot be written: {error.strerror}"
+                    raise RecipeError(what, str(path), "correct the permissions") from None
+
+    pipeline.run_async(run())
+    out.print(Text(f"wrote {path}"), soft_wrap=True)
+
+
+@app.callback(invoke_without_command=True)
+def version(
+    show_version: Annotated[bool, typer.Option("--version", help="Show the version.")] = False,
+) -> None:
+    """Take the options that stand before any command."""
+    if show_version:
+        out.print(f"prequery {__version__}")
+        raise typer.Exit
+
+
+def _options(
+    endpoint: str | None, journal: Path | None = None, resume: str = "", exact: bool = False
+) -> Any:
+    from prequery.pipeline import Options
+    from prequery.recipe import check_url
+
+    checked = check_url(endpoint, "--endpoint") if endpoint else None
+    return Options(checked, journal, resume, exact)
+
+
+def _words(arguments: list[str]) -> str:
+    import shlex
+
+    return shlex.join(arguments)
+
+
+def _short(text: str, most: int = 320) -> str:
+    shown = visible(text)
+    return shown if len(shown) <= most else shown[: most - 1] + "…"

@@ -1,0 +1,104 @@
+"""What a quality column is.
+
+Column             a name, a version, what it reads and what it gives
+├── RowColumn      sees a batch of rows
+├── JudgeColumn    sees a batch of rows and a model to ask
+└── CorpusColumn   sees every candidate row at once
+
+A column measures and nothing else: it never drops, reorders or edits rows. What a recipe may set
+is a dataclass field of the column; what is always true of it is a class attribute.
+"""
+
+import hashlib
+import json
+from abc import ABC, abstractmethod
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, fields
+from typing import Any, ClassVar, Literal, TypeVar
+
+Batch = Mapping[str, Sequence[Any]]
+"""Field name to one value a row. Texts are valid Unicode; any value but `id` may be null."""
+
+Values = dict[str, list[Any]]
+"""Field name to one measured value a row, in the batch's order."""
+
+Judge = Callable[[str], Awaitable[str]]
+"""A model to ask: takes a question, returns its answer."""
+
+Cost = Literal["cpu", "weights", "endpoint"]
+"""What a column needs: nothing, a model file that comes with a package, or an endpoint."""
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Column(ABC):
+    """One measurement. Subclass `RowColumn`, `JudgeColumn` or `CorpusColumn`.
+
+    Attributes:
+        name: Name in a recipe, and of the module.
+        version: From 1; raised whenever a value could change.
+        reads: Fields of a row that it is given.
+        features: Field name to `datasets` dtype, of every field that it gives. A dtype is one of
+            `string`, `bool`, `int32`, `int64`, `float64`.
+        cost: What it needs.
+    """
+
+    name: ClassVar[str]
+    version: ClassVar[int]
+    reads: ClassVar[tuple[str, ...]]
+    features: ClassVar[Mapping[str, str]]
+    cost: ClassVar[Cost]
+
+    def fingerprint(self) -> str:
+        """SHA-256 of name, version and parameters, in hexadecimal: 64 characters."""
+        content = {"name": self.name, "version": self.version, "parameters": asdict(self)}
+        text = json.dumps(content, sort_keys=True, separators=(",", ":"))
+        return hashlib.sha256(text.encode()).hexdigest()
+
+    def pins(self) -> dict[str, str]:
+        """What decided the values besides this code, for the lock.
+
+        Returns:
+            Package name to version, and model file name to `sha256:` with 64 hexadecimal digits.
+        """
+        return {}
+
+    def __getstate__(self) -> dict[str, Any]:
+        # `datasets` copies and pickles builder configs; a loaded model must not travel with them.
+        return {field.name: getattr(self, field.name) for field in fields(self)}
+
+
+class RowColumn(Column):
+    """A column whose value depends on its own row only."""
+
+    cost: ClassVar[Cost] = "cpu"
+
+    @abstractmethod
+    def compute(self, batch: Batch) -> Values:
+        """Measure a batch. The values must not depend on how rows are cut into batches."""
+
+
+class JudgeColumn(Column):
+    """A column that asks a model about each row."""
+
+    cost: ClassVar[Cost] = "endpoint"
+
+    @abstractmethod
+    async def compute(self, batch: Batch, judge: Judge) -> Values:
+        """Measure a batch. An answer that cannot be read is null for that row."""
+
+
+class CorpusColumn(Column):
+    """A column whose value depends on the other rows."""
+
+    cost: ClassVar[Cost] = "cpu"
+
+    @abstractmethod
+    def compute(self, batch: Batch) -> Values:
+        """Measure every candidate row at once; the batch is in slot order."""
+
+
+def each(function: Callable[[str], T], texts: Sequence[str | None]) -> list[T | None]:
+    """Apply a function to every text and leave null where there is none."""
+    return [None if text is None else function(text) for text in texts]

@@ -1,0 +1,97 @@
+"""Texts as vectors, from a package that carries its weights."""
+
+import hashlib
+from collections.abc import Sequence
+from importlib.metadata import version as package_version
+from importlib.util import find_spec
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from safetensors.numpy import load_file
+from tokenizers import Tokenizer
+
+from prequery.errors import ColumnError
+
+_WEIGHTS = "weights/l2_supercat_256.safetensors"
+_TOKENIZER = "tokenizers/l2_supercat_tokenizer_config.json"
+
+
+class WordLlama:
+    """WordLlama's 256 dimensions: the mean of a text's token vectors, of length 1.
+
+    The package's two files are read here and the package itself is not imported: importing it
+    sets up the root logger, its loader can download, and it pads a whole batch to its longest
+    text, which for one text of 1 MB takes 20 GB. Texts are tokenized one by one, so that no
+    thread pool is left behind to hang in a forked worker.
+
+    The order of words plays no part: "man bites dog" is "dog bites man". The vocabulary is
+    Llama 2's, so a script that it knows only byte by byte is told apart badly.
+
+    Args:
+        folder: Where the package's `weights` and `tokenizers` are; null finds the installed one.
+
+    Raises:
+        ColumnError: A file is not there.
+    """
+
+    dim = 256
+
+    def __init__(self, folder: Path | None = None) -> None:
+        folder = folder or _installed()
+        self._files = [_existing(folder / _WEIGHTS), _existing(folder / _TOKENIZER)]
+        weights, tokenizer = self._files
+        self._tokenizer = Tokenizer.from_file(str(tokenizer))
+        self._table = load_file(weights)["embedding.weight"]
+
+    def embed(self, texts: Sequence[str | None]) -> NDArray[np.float32]:
+        """Return one vector a text.
+
+        Returns:
+            Shape (texts, 256). Each row has length 1, or is all 0 where there is no text: null,
+            empty or only whitespace.
+        """
+        vectors = np.zeros((len(texts), self.dim), dtype=np.float32)
+        for row, text in enumerate(texts):
+            if text is not None and text.strip():
+                total = self._sum(text)
+                vectors[row] = total / (np.linalg.norm(total) or 1.0)
+        return vectors
+
+    def _sum(self, text: str) -> NDArray[np.float64]:
+        """Add up the vectors of a text's tokens.
+
+        The table is float16 and all below 16, so up to 2**25 tokens add up in float64 without
+        rounding: no order of adding, and so no CPU and no library, can change the sum.
+        """
+        tokens = self._tokenizer.encode(text, add_special_tokens=False).ids
+        distinct, counts = np.unique(np.array(tokens, dtype=np.int64), return_counts=True)
+        total: NDArray[np.float64] = counts.astype(np.float64) @ self._table[distinct].astype(
+            np.float64
+        )
+        return total
+
+    def pins(self) -> dict[str, str]:
+        """Version of the package, and hashes of its weights and tokenizer."""
+        hashes = {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in self._files}
+        return {
+            "wordllama": package_version("wordllama"),
+            **{name: f"sha256:{digest}" for name, digest in hashes.items()},
+        }
+
+
+def _installed() -> Path:
+    """Locate the package without importing it."""
+    spec = find_spec("wordllama")
+    folders = spec.submodule_search_locations if spec else None
+    return Path(folders[0]) if folders else Path("wordllama")
+
+
+def _existing(path: Path) -> Path:
+    if not path.is_file():
+        raise ColumnError(
+            f"the embedding model's file {path.name!r} is not there",
+            str(path),
+            "install the package that carries it: pip install --force-reinstall wordllama",
+        )
+    return path

@@ -1,0 +1,49 @@
+"""What a slot draws: which setting it uses and the seed of each request.
+
+Every draw is a pure function of what it is for. Nothing depends on the order in which answers
+arrive, on how many requests are in flight, on the number of workers, or on the clock.
+"""
+
+from collections.abc import Sequence
+from hashlib import blake2b
+from itertools import accumulate
+from typing import Literal
+
+Purpose = Literal["setting", "instruction", "response"]
+
+SCHEME = "prequery-draw-1"
+"""Raised whenever a draw could come out differently, because every answer then does."""
+
+
+def draw(fingerprint: str, slot: int, purpose: Purpose, turn: int = 0, attempt: int = 0) -> int:
+    """Draw one number.
+
+    Args:
+        fingerprint: The recipe's fingerprint.
+        slot: The attempt at a row that this is for, 0 or more.
+        purpose: What the number decides.
+        turn: The user turn, 0 for the first.
+        attempt: Raised only by a deliberate resample; a retry after a fault keeps its seed.
+
+    Returns:
+        In [1, 2**63): 63 bits, because TGI's seed fits a signed column that way, and never 0,
+        because some servers read 0 as "no seed".
+    """
+    key = f"{SCHEME}|{fingerprint}|{slot}|{purpose}|{turn}|{attempt}".encode()
+    return (int.from_bytes(blake2b(key, digest_size=8).digest()) >> 1) or 1
+
+
+def choose(fingerprint: str, slot: int, weights: Sequence[float]) -> int:
+    """Choose one of several weighted settings.
+
+    Args:
+        fingerprint: The recipe's fingerprint.
+        slot: The slot that chooses.
+        weights: One positive weight for each setting; they need not sum to 1.
+
+    Returns:
+        An index into `weights`.
+    """
+    bounds = list(accumulate(weights))
+    point = draw(fingerprint, slot, "setting") / 2**63 * bounds[-1]
+    return next((index for index, bound in enumerate(bounds) if point < bound), len(bounds) - 1)

@@ -1,0 +1,172 @@
+"""The output folder: a release that is not on the Hub yet.
+
+    README.md                          the card
+    <config>.yaml                      the recipe, letter by letter
+    <config>.lock.json                 the lock, written last: its presence means complete
+    <config>/train-00000-of-00001.parquet
+
+Any fsspec URL is such a folder too.
+"""
+
+import hashlib
+import json
+import posixpath
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+from fsspec import AbstractFileSystem
+
+from prequery import card, lock
+from prequery.errors import ShardError
+from prequery.lock import Lock
+from prequery.recipe import Recipe
+from prequery.selection import Selection
+
+
+@dataclass(frozen=True)
+class Folder:
+    """One release's place.
+
+    Args:
+        fs: The file system.
+        root: Path on it.
+        recipe: What is or will be there.
+    """
+
+    fs: AbstractFileSystem
+    root: str
+    recipe: Recipe
+
+    @property
+    def shards(self) -> str:
+        """Where the config's Parquet files are."""
+        return self.path(self.recipe.name)
+
+    @property
+    def lock(self) -> str:
+        """Where the lock is, once the folder is complete."""
+        return self.path(f"{self.recipe.name}.lock.json")
+
+    def path(self, name: str) -> str:
+        """Return the full path of something in the folder."""
+        return posixpath.join(self.root, name)
+
+    def is_complete(self) -> bool:
+        """Say whether this build is here already, whole and unchanged.
+
+        Raises:
+            ShardError: The folder holds another build, or files that are not ours.
+        """
+        if not self.fs.exists(self.lock):
+            self._refuse_foreign()
+            return False
+        held = self.read_lock()
+        if held["config"]["build_hash"] != self.recipe.build_hash:
+            raise ShardError(
+                f"this folder holds another build: {held['config']['build_hash'][:12]}, "
+                f"this recipe is {self.recipe.build_hash[:12]}",
+                self.lock,
+                "choose a new --out, or restore the recipe to what it was",
+            )
+        return self.fs.exists(self.path("README.md")) and self._holds(held.get("files", {}))
+
+    def _holds(self, files: Mapping[str, Mapping[str, Any]]) -> bool:
+        """Say whether exactly these shards are here, byte for byte."""
+        here = {self._name(path): path for path in self._shard_paths()}
+        return here.keys() == files.keys() and all(
+            self._sha256(path) == files[name]["sha256"] for name, path in here.items()
+        )
+
+    def _refuse_foreign(self) -> None:
+        """Refuse to write over anything but the leftovers of an unfinished build of ours."""
+        if not self.fs.exists(self.shards):
+            return
+        names = {posixpath.basename(path) for path in self.fs.ls(self.shards, detail=False)}
+        foreign = sorted(n for n in names if not _is_ours(n))
+        if foreign:
+            raise ShardError(
+                f"the folder holds files that prequery did not write, as {foreign[0]!r}",
+                self.shards,
+                "choose a new --out; nothing was changed here",
+            )
+
+    def clear(self) -> None:
+        """Take away what an unfinished build left, so that nothing of it is adopted.
+
+        `datasets` would take over the files of a stale `.incomplete` folder.
+        """
+        for path in (self.lock, self.shards, self.shards + ".incomplete"):
+            if self.fs.exists(path):
+                self.fs.rm(path, recursive=True)
+
+    def finish(self, pinned: Lock, selection: Selection) -> Lock:
+        """Write card, recipe and, last, the lock.
+
+        Raises:
+            ShardError: The folder cannot be written.
+        """
+        complete = lock.complete(pinned, selection, self.files())
+        facts = card.measure(self.tables())
+        self.write("README.md", card.render(self.recipe, complete, facts))
+        self.write(f"{self.recipe.name}.yaml", self.recipe.text)
+        self.write(f"{self.recipe.name}.lock.json", lock.dump(complete))
+        return complete
+
+    def write(self, name: str, text: str) -> None:
+        """Write a file whole or not at all, as far as the file system can."""
+        draft = self.path(f".{name}.draft")
+        with self.fs.open(draft, "wb") as file:
+            file.write(text.encode())
+        self.fs.mv(draft, self.path(name))
+
+    def files(self) -> dict[str, dict[str, Any]]:
+        """Return size, rows and SHA-256 of every shard, by its path in the release."""
+        found = {}
+        for path in self._shard_paths():
+            with self.fs.open(path, "rb") as file:
+                row_count = pq.ParquetFile(file).metadata.num_rows
+            size, sha256 = self.fs.size(path), self._sha256(path)
+            found[self._name(path)] = {"bytes": size, "rows": row_count, "sha256": sha256}
+        return found
+
+    def _name(self, path: str) -> str:
+        return posixpath.join(self.recipe.name, posixpath.basename(path))
+
+    def _sha256(self, path: str) -> str:
+        with self.fs.open(path, "rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+
+    def tables(self) -> Iterator[pa.Table]:
+        """Yield the shards."""
+        for path in self._shard_paths():
+            with self.fs.open(path, "rb") as file:
+                yield pq.read_table(file)
+
+    def _shard_paths(self) -> list[str]:
+        return sorted(self.fs.glob(posixpath.join(self.shards, "train-*.parquet")))
+
+    def read_lock(self) -> Lock:
+        """Return the lock that stands in the folder.
+
+        Raises:
+            ShardError: It is not a lock.
+        """
+        try:
+            with self.fs.open(self.lock, "rb") as file:
+                held = json.load(file)
+            _ = held["config"]["build_hash"]
+        except (ValueError, KeyError, TypeError):
+            raise ShardError(
+                "the lock in this folder is damaged", self.lock, "choose a new --out"
+            ) from None
+        assert isinstance(held, dict)
+        return held
+
+
+def _is_ours(name: str) -> bool:
+    return name == "dataset_info.json" or (
+        name.endswith(".parquet") and name.startswith(("train-", "magpie-train"))
+    )

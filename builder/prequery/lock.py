@@ -1,0 +1,151 @@
+"""The lock: everything that decided a value, resolved.
+
+A lock beside a recipe in `configs/` pins what the recipe leaves to others: the revision that the
+endpoint serves and the prefix that its template gives. A build holds itself to it, and writes a
+complete one, with counts and file hashes, beside the card.
+"""
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict
+from importlib.metadata import version
+from importlib.resources.abc import Traversable
+from pathlib import Path
+from typing import Any
+
+from prequery import __version__
+from prequery.endpoint import Info
+from prequery.errors import RecipeError
+from prequery.prefix import Prefix
+from prequery.recipe import Recipe, find
+from prequery.selection import Selection
+
+FORMAT = 1
+PACKAGES = ("datasets", "pyarrow")
+"""Packages of others that can change a released byte; those of columns are in their pins."""
+
+Lock = dict[str, Any]
+
+
+def pin(recipe: Recipe, prefix: Prefix, info: Info) -> Lock:
+    """Return the lock of a recipe before anything is built.
+
+    Args:
+        recipe: What to build.
+        prefix: That the served model's template gives.
+        info: What the endpoint says of itself. Its address is no part of a lock.
+    """
+    return {
+        "format": FORMAT,
+        "config": {
+            "name": recipe.name,
+            "version": recipe.version,
+            "fingerprint": recipe.fingerprint,
+            "build_hash": recipe.build_hash,
+        },
+        "generator": {
+            "model_id": recipe.generator.model,
+            "revision": recipe.generator.revision,
+            "revision_confirmed_by_endpoint": info.model_sha is not None,
+            "weights_sha256": info.weights_sha256,
+        },
+        "endpoint": {
+            "router": info.router,
+            "version": info.version,
+            "engine": info.engine,
+            "exact": info.exact,
+            "slots": info.slots,
+        },
+        "prefix": json.loads(json.dumps(asdict(prefix))),
+        "columns": {
+            column.name: {
+                "version": column.version,
+                "fingerprint": column.fingerprint(),
+                "pins": column.pins(),
+            }
+            for column in recipe.columns
+        },
+        "packages": {"prequery": __version__} | {name: version(name) for name in PACKAGES},
+    }
+
+
+def complete(pinned: Lock, selection: Selection, files: Mapping[str, Mapping[str, Any]]) -> Lock:
+    """Return the lock of a finished build.
+
+    Args:
+        pinned: From `pin`.
+        selection: What came of the attempts.
+        files: Path in the release to `{"bytes": int, "rows": int, "sha256": hex}`.
+    """
+    return pinned | {
+        "build": {
+            "attempts": selection.attempts,
+            "accepted": len(selection.rows),
+            "rejected": dict(selection.rejected),
+            "requests": selection.requests,
+            "prompt_tokens": selection.prompt_tokens,
+            "generated_tokens": selection.generated_tokens,
+        },
+        "files": {path: dict(content) for path, content in files.items()},
+    }
+
+
+def dump(lock: Lock) -> str:
+    """Return a lock as canonical JSON: sorted keys, one value a line."""
+    return json.dumps(lock, indent=1, sort_keys=True, ensure_ascii=True) + "\n"
+
+
+def beside(recipe: Recipe) -> Lock | None:
+    """Return the lock that stands beside a recipe's file; null when there is none.
+
+    Raises:
+        RecipeError: It is not a lock.
+    """
+    path = path_beside(recipe)
+    if not path.is_file():
+        return None
+    try:
+        lock = json.loads(path.read_text(encoding="utf-8"))
+        _ = lock["config"]["fingerprint"], lock["generator"], lock["prefix"]
+    except (ValueError, KeyError, TypeError):
+        fix = f"remove it, or write it anew: prequery recipe pin {recipe.source}"
+        raise RecipeError("the lock beside the recipe is damaged", str(path), fix) from None
+    assert isinstance(lock, dict)
+    return lock
+
+
+def path_beside(recipe: Recipe) -> Traversable:
+    """Return where the lock of a recipe stands: its file's name with .lock.json."""
+    source = find(recipe.source)
+    name = Path(source.name).stem + ".lock.json"
+    return source.with_name(name) if isinstance(source, Path) else Path(str(source)).parent / name
+
+
+def hold(recipe: Recipe, pinned: Lock) -> None:
+    """Compare what is served with the lock beside the recipe.
+
+    Raises:
+        RecipeError: The recipe was edited since it was pinned, or another model or template is
+            served than was pinned.
+    """
+    noted = beside(recipe)
+    if noted is None:
+        return
+    where = str(path_beside(recipe))
+    again = f"prequery recipe pin {recipe.source}"
+    if noted["config"]["fingerprint"] != recipe.fingerprint:
+        raise RecipeError(
+            f"the lock is of another recipe: {noted['config']['fingerprint'][:12]}, "
+            f"this recipe is {recipe.fingerprint[:12]}",
+            where,
+            f"undo the change to the recipe, or pin it anew: {again}",
+        )
+    for part in ("generator", "prefix"):
+        for key, value in pinned[part].items():
+            if noted[part].get(key) != value:
+                raise RecipeError(
+                    f"{part}.{key} is pinned as {noted[part].get(key)!r:.200}, "
+                    f"the endpoint has {value!r:.200}",
+                    where,
+                    f"serve what was pinned, or pin it anew: {again}",
+                )

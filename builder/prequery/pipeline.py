@@ -1,0 +1,242 @@
+"""A build, stage after stage: this module is the table of contents."""
+
+import asyncio
+import signal
+import threading
+from collections.abc import Callable, Coroutine, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, TypeVar
+
+import msgspec
+
+from prequery import lock, shards
+from prequery.endpoint import Info, Patience, TgiEndpoint, from_environment
+from prequery.errors import StoppedError
+from prequery.journal import Journal, folder_for
+from prequery.local.process import start
+from prequery.lock import Lock
+from prequery.prefix import Prefix, check_model, derive, prove
+from prequery.recipe import LOCAL, Recipe
+from prequery.selection import Selection, Selector
+from prequery.synthesis import Attempt, Observer, Synthesis
+
+DRAIN_S = 30.0
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Options:
+    """What changes the speed or the place of a build, and no value.
+
+    Args:
+        endpoint: Address instead of the recipe's; null takes the recipe's.
+        journal: Folder of all journals; null takes the user's.
+        resume: Command that carries on, for messages.
+        exact: The embedded endpoint answers one request at a time, so that greedy responses
+            repeat too. The lock says so, and a journal is of one mode.
+        patience: How long an endpoint's faults are borne.
+    """
+
+    endpoint: str | None = None
+    journal: Path | None = None
+    resume: str = "make the same call again"
+    exact: bool = False
+    patience: Patience = field(default_factory=Patience)
+
+
+@dataclass(frozen=True)
+class Build:
+    """What a build made: rows, their Parquet parts, and the lock that explains them."""
+
+    selection: Selection
+    parts: list[str]
+    pinned: Lock
+
+
+def build(
+    recipe: Recipe,
+    options: Options,
+    observer: Observer,
+    rows_per_shard: int = shards.ROWS_PER_SHARD,
+) -> Build:
+    """Build the rows of a recipe.
+
+    Answers that the journal holds are not asked for again; when it holds them all, no endpoint is
+    needed.
+
+    Raises:
+        BuildError: Naming what, where and what to do. Everything answered is in the journal.
+    """
+    folder = folder_for(recipe.name, recipe.fingerprint, options.journal)
+    with Journal(folder, recipe.fingerprint) as journal:
+        if journal.answers:
+            observer.said(f"{len(journal.answers)} answers are in the journal {journal.folder}")
+        if journal.damaged:
+            observer.said(f"{journal.damaged} damaged lines of the journal will be asked again")
+        pinned, selection = _replay(recipe, journal) or run_async(
+            _synthesize(recipe, options, journal, observer)
+        )
+        accepted = selection.rows
+        parts = shards.write_parts(accepted, recipe.dtypes, folder / "rows", rows_per_shard)
+    return Build(selection, parts, pinned)
+
+
+def _replay(recipe: Recipe, journal: Journal) -> tuple[Lock, Selection] | None:
+    """Return a build whose answers are all in the journal; null when some are missing."""
+    if not journal.header:
+        return None
+    prefix = Prefix.from_json(journal.header["made_with"]["prefix"])
+    info = Info(**journal.header["notes"])
+    selector = Selector(recipe, prefix.system_prompt)
+    attempts = run_async(Synthesis(recipe, prefix, journal, selector, _Silent()).run())
+    if attempts is None:
+        return None
+    pinned = lock.pin(recipe, prefix, info)
+    lock.hold(recipe, pinned)
+    return pinned, selector.selection
+
+
+async def _synthesize(
+    recipe: Recipe, options: Options, journal: Journal, observer: Observer
+) -> tuple[Lock, Selection]:
+    """Ask an endpoint for what the journal lacks."""
+    with serve(recipe, options, observer.said) as address:
+        token_env = recipe.endpoint.token_env
+        async with from_environment(address, token_env, options.patience) as endpoint:
+            info, prefix = await meet(recipe, endpoint)
+            pinned = lock.pin(recipe, prefix, info)
+            lock.hold(recipe, pinned)
+            journal.agree(_made_with(info, prefix), msgspec.structs.asdict(info))
+            await prove(endpoint, prefix, recipe.instructions[0])
+            selector = Selector(recipe, prefix.system_prompt)
+            in_flight = recipe.endpoint.concurrency or fitting_concurrency(info)
+            stream = Synthesis(recipe, prefix, journal, selector, observer, endpoint, in_flight)
+            attempts = await _until_interrupted(stream, observer)
+    if attempts is None:
+        raise StoppedError(
+            "the build was stopped; every finished answer is kept",
+            str(journal.folder),
+            f"carry on: {options.resume}",
+        )
+    return pinned, selector.selection
+
+
+def serve(
+    recipe: Recipe, options: Options, say: Callable[[str], None]
+) -> AbstractContextManager[str]:
+    """Return the endpoint's address; the embedded endpoint runs as long as it is needed."""
+    address = options.endpoint or recipe.endpoint.url
+    if address == LOCAL:
+        return start(exact=options.exact, say=say)
+    return nullcontext(address)
+
+
+async def meet(recipe: Recipe, endpoint: TgiEndpoint) -> tuple[Info, Prefix]:
+    """See that the endpoint serves the recipe's model, and derive the prefix from it."""
+    info = await endpoint.info()
+    check_model(info, recipe.generator, endpoint.address)
+    return info, await derive(endpoint)
+
+
+def fitting_concurrency(info: Info) -> int:
+    """Return how many rows keep this endpoint busy.
+
+    Ours says how many slots it decodes at once; two more rows cover the way between the passes.
+    TGI says how many requests it takes before it answers 429.
+    """
+    return info.slots + 2 if info.slots else info.max_concurrent_requests
+
+
+def run_async(work: Coroutine[Any, Any, T]) -> T:
+    """Run a coroutine to its end, also where an event loop runs already, as in a notebook."""
+    if not _loop_is_running():
+        return asyncio.run(work)
+    result: list[T] = []
+    error: list[BaseException] = []
+
+    def run() -> None:
+        try:
+            result.append(asyncio.run(work))
+        except BaseException as raised:  # noqa: BLE001 - raised again in the caller's thread
+            error.append(raised)
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    thread.join()
+    if error:
+        raise error[0]
+    return result[0]
+
+
+def _loop_is_running() -> bool:
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return False
+    return True
+
+
+async def _until_interrupted(stream: Synthesis, observer: Observer) -> list[Attempt] | None:
+    """Run the stream; the first Ctrl-C or SIGTERM lets finish what is in flight."""
+    running = asyncio.ensure_future(stream.run())
+    with _signals(lambda: _stop(stream, running, observer)):
+        try:
+            return await running
+        except asyncio.CancelledError:
+            if stream.stopping:
+                return None
+            raise
+
+
+def _stop(stream: Synthesis, running: "asyncio.Future[Any]", observer: Observer) -> None:
+    if stream.stopping:
+        running.cancel()
+        return
+    observer.said(
+        f"stopping: {stream.in_flight} rows are in flight and get {DRAIN_S:.0f} s to finish; "
+        "once more stops at once"
+    )
+    stream.stop()
+    asyncio.get_running_loop().call_later(DRAIN_S, running.cancel)
+
+
+@contextmanager
+def _signals(on_signal: Callable[[], None]) -> Iterator[None]:
+    """Take SIGINT and SIGTERM over, where this is possible: in the main thread."""
+    loop = asyncio.get_running_loop()
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, on_signal)
+    try:
+        yield
+    finally:
+        for number in (signal.SIGINT, signal.SIGTERM):
+            loop.remove_signal_handler(number)
+
+
+def _made_with(info: Info, prefix: Prefix) -> dict[str, Any]:
+    return {
+        "model_id": info.model_id,
+        "model_sha": info.model_sha,
+        "weights_sha256": info.weights_sha256,
+        "exact": info.exact,
+        "prefix": asdict(prefix),
+    }
+
+
+class _Silent:
+    """An observer that tells nobody."""
+
+    def said(self, text: str) -> None:
+        """Tell nobody."""
+
+    def answered(self, made: object, answer: object) -> None:
+        """Tell nobody."""
+
+    def attempted(self, attempt: object, reason: object) -> None:
+        """Tell nobody."""

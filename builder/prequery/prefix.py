@@ -1,0 +1,242 @@
+"""Derive the pre-query prefix from a chat template, and prove it against the endpoint.
+
+There is no table of models. The model's own template is rendered with a sentinel where the user's
+words go, and split at the sentinel: before it is the *prefix*, behind it the *suffix*, which ends
+the user's turn and opens the assistant's.
+"""
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Self
+
+from prequery.endpoint import Asks, Info, Request, Token
+from prequery.errors import EndpointError, PrefixError
+from prequery.recipe import Generator, Sampling
+
+SENTINEL = "Sentinel words"
+OTHER_SENTINEL = "another, 42 lines\nof it"
+SYSTEM_SENTINEL = "system sentinel"
+
+_CONTROL = re.compile(r"<[^<>\s]{1,60}>|\[/?[A-Z_]{2,30}\]")
+_GREETING = re.compile(
+    r"how (can|may) i (help|assist)|i('m| am) (here|ready) to (help|assist)|"
+    r"what can i (do|help)|i('m| am) an ai",
+    re.IGNORECASE,
+)
+
+
+@dataclass(frozen=True)
+class Prefix:
+    """What is sent for pass 1, and what turns its answer into a request for pass 2.
+
+    Args:
+        text: Sent as the prompt of pass 1. Without the BOS text where the endpoint adds BOS.
+        suffix: From the end of the instruction to the first character of the response.
+        ids: What the endpoint makes of `text`.
+        system_prompt: What the template puts there by itself; null when it puts none.
+        stop: Strings at which a user's turn is over, should the model not know its own.
+        bos: One sentence on the beginning-of-sequence token.
+    """
+
+    text: str
+    suffix: str
+    ids: tuple[int, ...]
+    system_prompt: str | None
+    stop: tuple[str, ...]
+    bos: str
+
+    @classmethod
+    def from_json(cls, noted: Mapping[str, Any]) -> Self:
+        """Return a prefix that was written down as JSON."""
+        return cls(**({**noted, "ids": tuple(noted["ids"]), "stop": tuple(noted["stop"])}))
+
+    def ask_response(self, instruction: str) -> str:
+        """Return the prompt of pass 2."""
+        return self.text + instruction + self.suffix
+
+
+def check_model(info: Info, generator: Generator, address: str) -> None:
+    """Refuse an endpoint that serves another model than the recipe names.
+
+    Raises:
+        EndpointError: The id differs, or the revision where the endpoint tells one.
+    """
+    served = f"{info.model_id}@{info.model_sha or 'unknown revision'}"
+    wanted = f"{generator.model}@{generator.revision}"
+    same_revision = info.model_sha in (None, generator.revision)
+    if info.model_id != generator.model or not same_revision:
+        raise EndpointError(
+            f"the endpoint serves {served}, the recipe asks for {wanted}",
+            address,
+            "point --endpoint at the right model, or change generator.model and .revision",
+        )
+
+
+async def derive(endpoint: Asks) -> Prefix:
+    """Derive the prefix of the served model.
+
+    Raises:
+        PrefixError: The template cannot be split, or the endpoint would not read the prefix as
+            the template means it.
+        EndpointError: The endpoint has no chat template, or does not answer.
+    """
+    rendering = await endpoint.render([{"role": "user", "content": SENTINEL}])
+    text, suffix = _split(rendering.templated_text, SENTINEL, endpoint.address)
+    other = await endpoint.render([{"role": "user", "content": OTHER_SENTINEL}])
+    if _split(other.templated_text, OTHER_SENTINEL, endpoint.address) != (text, suffix):
+        raise PrefixError(
+            "the chat template writes other text around other user messages",
+            f"{endpoint.address}, /chat_tokenize",
+            "this template cannot be used: no prefix would fit every instruction",
+        )
+    meant = _ids_before(rendering.tokenize_response, text, endpoint.address)
+    _control_tokens_are_single(rendering.tokenize_response, text, suffix, endpoint.address)
+    text, ids, bos = await _one_bos(endpoint, text, rendering.tokenize_response, meant)
+    return Prefix(
+        text=text,
+        suffix=suffix,
+        ids=ids,
+        system_prompt=await _system_prompt(endpoint, rendering.templated_text),
+        stop=_stop(text, suffix),
+        bos=bos,
+    )
+
+
+async def prove(endpoint: Asks, prefix: Prefix, sampling: Sampling) -> None:
+    """Ask the endpoint four times, and see that it continues the prefix as it stands.
+
+    An endpoint that puts raw prompts into a chat template of its own makes the model greet
+    instead of ask, and counts more prompt tokens than were sent.
+
+    Raises:
+        EndpointError: It does one of both.
+    """
+    short = Sampling(sampling.temperature, sampling.top_p, sampling.top_k, None, 32)
+    answers = []
+    for seed in range(1, 5):
+        request = Request(prompt=prefix.text, sampling=short, seed=seed, stop=prefix.stop)
+        answer = await endpoint.generate(request, "proof of the prefix")
+        if answer.error is not None:
+            raise EndpointError(
+                f"the endpoint refuses the prefix: {answer.error}",
+                f"{endpoint.address}, pass 1",
+                "lower max_new_tokens or correct the sampling of the recipe's instructions",
+            )
+        answers.append(answer)
+    counted = answers[0].prompt_tokens
+    greetings = sum(bool(_GREETING.search(answer.text)) for answer in answers)
+    wrapped = counted is not None and counted != len(prefix.ids)
+    if wrapped or greetings >= 2:
+        why = (
+            f"it counts {counted} prompt tokens where {len(prefix.ids)} were sent"
+            if wrapped
+            else f"{greetings} of 4 answers greet, as {answers[0].text[:60]!r}"
+        )
+        raise EndpointError(
+            f"the endpoint applies a chat template of its own to raw prompts: {why}",
+            f"{endpoint.address}, /generate",
+            "use an endpoint with raw completions; a greeting is no instruction",
+        )
+
+
+def _split(rendered: str, sentinel: str, address: str) -> tuple[str, str]:
+    found = rendered.count(sentinel)
+    if found != 1:
+        how = "does not show the user's words as they are" if found == 0 else "repeats them"
+        raise PrefixError(
+            f"the chat template {how}: {found} sentinels in {rendered[:200]!r}",
+            f"{address}, /chat_tokenize",
+            "this template cannot be split into a prefix; use another model",
+        )
+    before, _, after = rendered.partition(sentinel)
+    if not before:
+        raise PrefixError(
+            "the chat template puts nothing before a user's words",
+            f"{address}, /chat_tokenize",
+            "without a prefix a model has nothing to continue; use an aligned chat model",
+        )
+    return before, after
+
+
+def _ids_before(tokens: list[Token], text: str, address: str) -> tuple[int, ...]:
+    before = [token for token in tokens if token.start < len(text)]
+    last = before[-1] if before else None
+    if last is None or last.stop != len(text):
+        raise PrefixError(
+            "the tokenizer merges the end of the prefix with the user's first word",
+            f"{address}, prefix {text[-40:]!r}",
+            "this template has no clean border before the user's words; use another model",
+        )
+    return tuple(token.id for token in before)
+
+
+def _control_tokens_are_single(tokens: list[Token], text: str, suffix: str, address: str) -> None:
+    whole = {token.text for token in tokens}
+    for control in _CONTROL.findall(text + suffix):
+        if control not in whole:
+            raise PrefixError(
+                f"the control token {control!r} is not one token for this endpoint",
+                f"{address}, /chat_tokenize",
+                "the served tokenizer does not fit the chat template; serve the model's own",
+            )
+
+
+async def _one_bos(
+    endpoint: Asks, text: str, tokens: list[Token], meant: tuple[int, ...]
+) -> tuple[str, tuple[int, ...], str]:
+    """Return the text to send, its ids, and what was done about BOS.
+
+    `/generate` always adds the tokenizer's special tokens. A prefix that starts with BOS text
+    would then carry two.
+    """
+    sent = await _ids(endpoint, text)
+    if sent == meant:
+        return text, sent, "the endpoint adds no token of its own"
+    if sent[1:] == meant and sent[:1] != meant[:1]:
+        return text, sent, f"the endpoint adds BOS (id {sent[0]}), the template has none"
+    first = tokens[0].text
+    if sent[1:] == meant and first and text.startswith(first):
+        stripped = text[len(first) :]
+        if await _ids(endpoint, stripped) == meant:
+            said = f"the endpoint adds BOS (id {meant[0]}); the template's own was taken off"
+            return stripped, meant, said
+    at = next(
+        (i for i, (a, b) in enumerate(zip(sent, meant, strict=False)) if a != b),
+        min(len(sent), len(meant)),
+    )
+    raise PrefixError(
+        f"the endpoint reads the prefix otherwise than the template means it, from token {at} on: "
+        f"{list(sent[at : at + 8])} for {list(meant[at : at + 8])}",
+        f"{endpoint.address}, /tokenize against /chat_tokenize",
+        "serve the model with its own tokenizer",
+    )
+
+
+async def _ids(endpoint: Asks, text: str) -> tuple[int, ...]:
+    return tuple(token.id for token in await endpoint.tokenize(text))
+
+
+async def _system_prompt(endpoint: Asks, rendered: str) -> str | None:
+    """Return what stands, without being asked for, where a system prompt would."""
+    given = [
+        {"role": "system", "content": SYSTEM_SENTINEL},
+        {"role": "user", "content": SENTINEL},
+    ]
+    try:
+        with_system = (await endpoint.render(given)).templated_text
+    except EndpointError:
+        return None  # the template refuses a system message, so it has none of its own either
+    before, found, after = with_system.partition(SYSTEM_SENTINEL)
+    fits = found and rendered.startswith(before) and rendered.endswith(after)
+    default = rendered[len(before) : len(rendered) - len(after)] if fits else ""
+    return default or None
+
+
+def _stop(text: str, suffix: str) -> tuple[str, ...]:
+    """Return where a turn is over: the first control token behind and in front of the words."""
+    behind = _CONTROL.search(suffix)
+    front = _CONTROL.findall(text)[-1:]
+    plain = [suffix.strip().splitlines()[0]] if not behind and suffix.strip() else []
+    found = ([behind[0]] if behind else plain) + front
+    return tuple(dict.fromkeys(found))

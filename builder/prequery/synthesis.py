@@ -1,0 +1,318 @@
+"""Both passes as one stream: a row's response is asked for as soon as its instruction is in.
+
+Slots start in order, as many rows are in flight as the endpoint takes, and nothing waits for
+anything but its own row. Which rows a build has does not depend on any of that: `enough` looks at
+all slots below a multiple of `window`, in order, and decides from their answers alone.
+"""
+
+import asyncio
+import math
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from prequery import gates, instructions, responses
+from prequery.endpoint import Answer, Asks, Request
+from prequery.errors import AcceptanceError, EndpointError
+from prequery.journal import Journal, Key, Pass
+from prequery.prefix import Prefix
+from prequery.recipe import Recipe
+
+SYNC_INTERVAL_S = 1.0
+
+
+@dataclass(frozen=True)
+class Attempt:
+    """One slot, finished: its answers, or why it got none.
+
+    Args:
+        slot: Its number.
+        instruction: Of pass 1.
+        response: Of pass 2; null when a gate kept it from being asked for.
+        reason: Why it makes no row; null when nothing yet speaks against it.
+    """
+
+    slot: int
+    instruction: Answer
+    response: Answer | None
+    reason: str | None
+
+
+class Observer(Protocol):
+    """Who is told how the build gets on. It cannot change anything."""
+
+    def said(self, text: str) -> None:
+        """Something that the user should read."""
+
+    def answered(self, made: Pass, answer: Answer) -> None:
+        """An answer came from the endpoint."""
+
+    def attempted(self, attempt: Attempt, reason: str | None) -> None:
+        """A slot is finished, and as far as can be told now it is accepted or not."""
+
+
+class Judge(Protocol):
+    """Who decides on rows; `selection.Selector` does."""
+
+    def look(self, attempt: Attempt) -> str | None:
+        """Say why this attempt is rejected, as far as its own row tells."""
+
+    def enough(self, attempts: list[Attempt]) -> bool:
+        """Say whether these attempts, all slots from 0 on, hold all rows of the recipe."""
+
+
+class _NotHeldError(Exception):
+    """The journal lacks an answer and there is no endpoint to ask."""
+
+
+@dataclass
+class Synthesis:
+    """The stream of attempts.
+
+    Args:
+        recipe: What to build.
+        prefix: Of the served model.
+        journal: Where every answer goes before anything else happens to it.
+        judge: Decides on rows.
+        observer: Is told.
+        endpoint: Whom to ask; null replays the journal and asks nobody.
+        concurrency: Rows in flight at the same time.
+    """
+
+    recipe: Recipe
+    prefix: Prefix
+    journal: Journal
+    judge: Judge
+    observer: Observer
+    endpoint: Asks | None = None
+    concurrency: int = 1
+    _finished: dict[int, Attempt] = field(default_factory=dict)
+    _frontier: int = 0
+    _next: int = 0
+    _passed: int = 0
+    _refused: int = 0
+    _first_slot: dict[str, int] = field(default_factory=dict)
+    _in_flight: set[asyncio.Task[Attempt]] = field(default_factory=set)
+    _over: "asyncio.Future[bool] | None" = None
+    _stopping: bool = False
+
+    async def run(self) -> list[Attempt] | None:
+        """Attempt slots until there are enough.
+
+        Returns:
+            Every attempt that counts, in slot order; null when it was stopped before, or when
+            the journal alone does not have enough.
+
+        Raises:
+            AcceptanceError: The model does not yield the rows within `max_attempts`.
+            EndpointError: The endpoint is gone, or refuses over 1 % of the requests.
+            JournalError: The disk is full or cannot be written.
+        """
+        self._over = asyncio.get_running_loop().create_future()
+        syncing = asyncio.create_task(self._sync_now_and_then())
+        try:
+            self._launch()
+            if await self._over:
+                return [self._finished[slot] for slot in range(self._frontier)]
+            return None
+        finally:
+            syncing.cancel()
+            for task in self._in_flight:
+                task.cancel()
+            await asyncio.gather(syncing, *self._in_flight, return_exceptions=True)
+
+    def stop(self) -> None:
+        """Start nothing more; `run` returns when what is in flight is finished."""
+        self._stopping = True
+        self._end_if_idle()
+
+    @property
+    def stopping(self) -> bool:
+        """Whether `stop` was called."""
+        return self._stopping
+
+    @property
+    def in_flight(self) -> int:
+        """Rows that are being asked for now."""
+        return len(self._in_flight)
+
+    @property
+    def window(self) -> int:
+        """Slots between two looks at whether there are enough.
+
+        A function of the recipe alone, because the rows of a release depend on it.
+        """
+        return math.ceil(self.recipe.rows / 16)
+
+    def _target(self) -> int:
+        """Return how many slots are worth starting, as far as the finished ones tell."""
+        missing = self.recipe.rows - self._passed
+        rate = (self._passed + 8) / (len(self._finished) + 10)
+        wanted = len(self._finished) + max(missing, 0) / rate
+        # The next look is always worth reaching: corpus filters may have taken rows away.
+        least = self._frontier + self.window
+        windows = math.ceil(max(wanted, least) / self.window)
+        return min(windows * self.window, self.recipe.max_attempts)
+
+    def _launch(self) -> None:
+        """Start slots while there is room; slots that the journal has whole finish here."""
+        while not self._over_now() and not self._stopping and self._next < self._target():
+            if len(self._in_flight) >= self.concurrency:
+                return
+            slot = self._next
+            held = self._held(slot)
+            if held is None and self.endpoint is None:
+                break
+            self._next += 1
+            if held is not None:
+                self._finish(held)
+            else:
+                task = asyncio.create_task(self._attempt(slot))
+                self._in_flight.add(task)
+                task.add_done_callback(self._landed)
+        self._end_if_idle()
+
+    def _end_if_idle(self) -> None:
+        if self._over and not self._in_flight and not self._over.done():
+            if self.endpoint is None or self._stopping:
+                self._over.set_result(False)
+            else:
+                self._over.set_exception(self._unreachable())
+
+    def _over_now(self) -> bool:
+        return self._over is None or self._over.done()
+
+    def _landed(self, task: asyncio.Task[Attempt]) -> None:
+        self._in_flight.discard(task)
+        if self._over_now() or task.cancelled():
+            return
+        error = task.exception()
+        if isinstance(error, _NotHeldError):
+            self._end_if_idle()  # stopped between the passes of this row
+        elif error is not None:
+            assert self._over is not None
+            self._over.set_exception(error)
+        else:
+            self._finish(task.result())
+            self._launch()
+
+    def _finish(self, attempt: Attempt) -> None:
+        """Count a finished slot, and look whether there are enough at every whole window."""
+        assert self._over is not None
+        most = self.recipe.max_attempts
+        try:
+            self._finished[attempt.slot] = attempt
+            reason = self.judge.look(attempt)
+            self._passed += reason is None
+            self.observer.attempted(attempt, reason)
+            if reason == gates.REFUSED:
+                self._refuse(attempt)
+            while self._frontier in self._finished and not self._over.done():
+                self._frontier += 1
+                if self._frontier % self.window == 0 or self._frontier == most:
+                    self._look()
+        except Exception as error:  # noqa: BLE001 - a callback's error would vanish in the loop
+            self._over.set_exception(error)
+
+    def _look(self) -> None:
+        assert self._over is not None
+        attempts = [self._finished[slot] for slot in range(self._frontier)]
+        passed = sum(self.judge.look(attempt) is None for attempt in attempts)
+        if passed >= self.recipe.rows and self.judge.enough(attempts):
+            self._over.set_result(True)
+        elif self._frontier >= 100:
+            # Two standard errors above what was seen: a build that cannot succeed ends early,
+            # and the decision is the same however the answers arrived.
+            likely = (passed + 2 * math.sqrt(passed) + 2) / self._frontier
+            if self.recipe.rows / likely > self.recipe.max_attempts:
+                raise self._unreachable()
+
+    def _unreachable(self) -> AcceptanceError:
+        reasons: dict[str, int] = {}
+        for attempt in self._finished.values():
+            reason = self.judge.look(attempt)
+            if reason is not None:
+                reasons[reason] = reasons.get(reason, 0) + 1
+        top = sorted(reasons.items(), key=lambda item: (-item[1], item[0]))[:3]
+        shown = "; ".join(f"{count} x {reason}" for reason, count in top)
+        seen = max(len(self._finished), 1)
+        return AcceptanceError(
+            f"{self._passed} of {seen} attempts were accepted ({self._passed / seen:.0%}): "
+            f"{self.recipe.rows} rows are out of reach within {self.recipe.max_attempts} attempts",
+            f"{self.recipe.source}; rejected: {shown or 'by filters over all rows'}",
+            "loosen the filters, lower rows, or raise max_attempts; all answers are kept",
+        )
+
+    def _refuse(self, attempt: Attempt) -> None:
+        self._refused += 1
+        if self._refused >= 3 and self._refused > 0.01 * len(self._finished):
+            answer = attempt.response or attempt.instruction
+            raise EndpointError(
+                f"the endpoint refused {self._refused} of {len(self._finished)} attempts: "
+                f"{answer.error}",
+                f"{self.endpoint.address if self.endpoint else 'journal'}, slot {attempt.slot}",
+                "correct the recipe's sampling, or the limits of the endpoint",
+            )
+
+    def _held(self, slot: int) -> Attempt | None:
+        """Return an attempt that the journal has whole."""
+        instruction = self.journal.answers.get(Key(slot, "instruction"))
+        if instruction is None:
+            return None
+        reason = self._gate(slot, instruction)
+        response = self.journal.answers.get(Key(slot, "response"))
+        if reason is not None:
+            return Attempt(slot, instruction, None, reason)
+        if response is None:
+            return None
+        return self._answered(slot, instruction, response)
+
+    async def _attempt(self, slot: int) -> Attempt:
+        asked = instructions.request(self.recipe, self.prefix, slot)
+        instruction = await self._ask(Key(slot, "instruction"), asked)
+        reason = self._gate(slot, instruction)
+        if reason is not None:
+            return Attempt(slot, instruction, None, reason)
+        words = instruction.text.strip()
+        asked = responses.request(self.recipe, self.prefix, slot, words)
+        response = await self._ask(Key(slot, "response"), asked)
+        return self._answered(slot, instruction, response)
+
+    def _answered(self, slot: int, instruction: Answer, response: Answer) -> Attempt:
+        reason = gates.response_reason(response, self.prefix.stop)
+        return Attempt(slot, instruction, response, reason)
+
+    def _gate(self, slot: int, instruction: Answer) -> str | None:
+        """Apply the cheap gates, and spare the response of a repeated instruction.
+
+        A lower slot may come later; then both have responses, and `selection` keeps the lower.
+        """
+        reason = gates.instruction_reason(instruction, self.prefix.stop)
+        if reason is None:
+            first = self._first_slot.setdefault(instruction.text.strip(), slot)
+            if first < slot:
+                return gates.DUPLICATE
+            self._first_slot[instruction.text.strip()] = slot
+        return reason
+
+    async def _ask(self, key: Key, request: Request) -> Answer:
+        """Return the recorded answer, or ask and record."""
+        held = self.journal.answers.get(key)
+        if held is not None:
+            return held
+        if self.endpoint is None or self._stopping:
+            raise _NotHeldError
+        where = f"slot {key.slot}, {key.made}"
+        answer = await self.endpoint.generate(request, where)
+        self.journal.record(key, answer)
+        self.observer.answered(key.made, answer)
+        return answer
+
+    async def _sync_now_and_then(self) -> None:
+        """Bring the journal to the disk once a second, beside the event loop."""
+        while True:
+            await asyncio.sleep(SYNC_INTERVAL_S)
+            try:
+                await asyncio.to_thread(self.journal.sync)
+            except Exception as error:  # noqa: BLE001 - as in _finish
+                if self._over and not self._over.done():
+                    self._over.set_exception(error)

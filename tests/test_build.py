@@ -1,0 +1,400 @@
+"""Whole builds against a real HTTP server: same bytes, whatever happens in between."""
+
+import asyncio
+import hashlib
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+from aiohttp import web
+from datasets import load_dataset
+
+from prequery import Magpie
+from prequery.endpoint import Patience
+from prequery.errors import (
+    AcceptanceError,
+    BuildError,
+    EndpointError,
+    JournalError,
+    RecipeError,
+    ShardError,
+    StoppedError,
+)
+from prequery.pipeline import Options
+from scripted_tgi import Json, ScriptedTgi, generated, recipe_text, words
+
+AT_ONCE = Patience(first_wait_s=0, longest_wait_s=0)
+
+
+@pytest.fixture(autouse=True)
+def _own_folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PREQUERY_HOME", str(tmp_path / "home"))
+
+
+@pytest.fixture
+def recipe(tmp_path: Path) -> Path:
+    path = tmp_path / "scripted.yaml"
+    path.write_text(recipe_text())
+    return path
+
+
+def build(recipe: Path, server: ScriptedTgi, out: Path, **kwargs: object) -> Magpie:
+    options = Options(endpoint=server.url, patience=AT_ONCE)
+    builder = Magpie(recipe, options=options)
+    builder.download_and_prepare(out, file_format="parquet", **kwargs)
+    return builder
+
+
+def digests(out: Path) -> dict[str, str]:
+    """Hash every file of a release."""
+    return {
+        str(path.relative_to(out)): hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in sorted(out.rglob("*"), key=str)
+        if path.is_file()
+    }
+
+
+def table(out: Path) -> list[Json]:
+    with next((out / "scripted").glob("*.parquet")).open("rb") as file:
+        rows: list[Json] = pq.read_table(file).to_pylist()
+    return rows
+
+
+def test_the_output_folder_is_a_release(recipe: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    with ScriptedTgi().serving() as server:
+        build(recipe, server, out)
+
+    assert list(digests(out)) == [
+        "README.md",
+        "scripted.lock.json",
+        "scripted.yaml",
+        "scripted/train-00000-of-00001.parquet",
+    ]
+    assert (out / "scripted.yaml").read_text() == recipe.read_text()
+    ds = load_dataset(str(out), "scripted", split="train", cache_dir=str(tmp_path / "cache"))
+    assert ds.num_rows == 20
+    assert str(ds.info.version) == "1.0.0"
+    assert ds[0]["messages"] == [
+        {"role": "user", "content": ds[0]["instruction"]},
+        {"role": "assistant", "content": ds[0]["response"]},
+    ]
+    streamed = load_dataset(str(out), "scripted", split="train", streaming=True)
+    assert [row["id"] for row in streamed] == ds["id"]
+
+
+def test_the_accepted_rows_are_the_first_slots_that_pass(recipe: Path, tmp_path: Path) -> None:
+    with ScriptedTgi().serving() as server:
+        build(recipe, server, tmp_path / "out")
+    lock = json.loads((tmp_path / "out/scripted.lock.json").read_text())
+
+    rows = table(tmp_path / "out")
+    slots = [int(row["id"].rpartition("-")[2]) for row in rows]
+
+    assert slots == sorted(slots)
+    assert lock["build"]["attempts"] == slots[-1] + 1
+    assert lock["build"]["accepted"] == len(rows) == 20
+    assert sum(lock["build"]["rejected"].values()) + 20 == slots[-1] + 1
+    assert len({row["instruction"] for row in rows}) == 20
+
+
+def test_the_python_builder_and_as_dataset_give_the_same_rows(recipe: Path, tmp_path: Path) -> None:
+    with ScriptedTgi().serving() as server:
+        builder = build(recipe, server, tmp_path / "out")
+        cached = Magpie(
+            recipe, options=Options(endpoint=server.url), cache_dir=str(tmp_path / "cache")
+        )
+        cached.download_and_prepare()
+
+    assert builder.as_dataset(split="train").to_list() == cached.as_dataset("train").to_list()
+    assert builder.as_dataset(split="train")["id"] == [row["id"] for row in table(tmp_path / "out")]
+
+
+def test_concurrency_order_and_processes_change_no_byte(recipe: Path, tmp_path: Path) -> None:
+    """Answers that overtake one another at random, and one row at a time, give equal files."""
+
+    async def shuffled(request: web.Request, body: Json, before: int) -> web.StreamResponse | None:
+        await asyncio.sleep(random.random() / 50)
+        return None
+
+    class Small(Magpie):
+        rows_per_shard = 7
+
+    hashed = []
+    for number, (limit, procs) in enumerate([(1, None), (16, None), (16, 2)]):
+        server = ScriptedTgi(fault=shuffled)
+        server.info["max_concurrent_requests"] = limit
+        out = tmp_path / f"out{number}"
+        with server.serving():
+            options = Options(endpoint=server.url, journal=tmp_path / f"journal{number}")
+            builder = Small(recipe, options=options)
+            builder.download_and_prepare(out, file_format="parquet", num_proc=procs)
+        hashed.append(digests(out))
+
+    assert [name for name in hashed[0] if name.endswith("parquet")] == [
+        f"scripted/train-{shard:05d}-of-00003.parquet" for shard in range(3)
+    ]
+    assert hashed[0] == hashed[1] == hashed[2]
+
+
+RUN = """
+import sys
+from pathlib import Path
+from prequery import Magpie
+from prequery.pipeline import Options
+recipe, url, out = sys.argv[1:]
+Magpie(recipe, options=Options(endpoint=url)).download_and_prepare(out, file_format="parquet")
+"""
+
+
+@contextmanager
+def running(recipe: Path, server: ScriptedTgi, out: Path) -> Iterator["subprocess.Popen[str]"]:
+    """A build in a process of its own, which can be killed."""
+    command = [sys.executable, "-c", RUN, str(recipe), server.url, str(out)]
+    pipe = subprocess.PIPE
+    with subprocess.Popen(command, stdout=pipe, stderr=pipe, text=True) as process:
+        try:
+            yield process
+        finally:
+            process.kill()
+
+
+def wait_for(server: ScriptedTgi, asked: int, process: "subprocess.Popen[str]") -> bool:
+    """Wait until so many requests came; false when the build ended before."""
+    while server.asked.total() < asked:
+        if process.poll() is not None:
+            return False
+        time.sleep(0.005)
+    return True
+
+
+def test_a_killed_build_asks_for_nothing_twice_and_writes_the_same_bytes(
+    recipe: Path, tmp_path: Path
+) -> None:
+    """Kill -9 at random moments, until one run gets through."""
+    with ScriptedTgi().serving() as server:
+        build(recipe, server, tmp_path / "whole")
+        os.environ["PREQUERY_HOME"] = str(tmp_path / "other")
+        server.asked.clear()
+        server.delay_s = 0.05
+        server.info["max_concurrent_requests"] = 3
+        chance, kills = random.Random(5), 0
+        while True:
+            with running(recipe, server, tmp_path / "killed") as process:
+                asked = server.asked.total() + chance.randrange(6, 20)
+                if not wait_for(server, asked, process):
+                    assert process.returncode == 0, process.communicate()[1]
+                    break
+                os.kill(process.pid, signal.SIGKILL)
+                kills += 1
+
+    assert kills >= 3
+    assert digests(tmp_path / "killed") == digests(tmp_path / "whole")
+    # Only what was in flight at a kill is asked again: three rows, and the four of each proof.
+    rows_asked = {k: n for k, n in server.asked.items() if '"max_new_tokens": 32' not in k}
+    assert sum(rows_asked.values()) - len(rows_asked) <= 3 * kills
+
+
+def test_ctrl_c_finishes_what_is_in_flight_and_names_the_way_on(
+    recipe: Path, tmp_path: Path
+) -> None:
+    with ScriptedTgi(delay_s=0.3).serving() as server:
+        server.info["max_concurrent_requests"] = 4
+        with running(recipe, server, tmp_path / "out") as process:
+            assert wait_for(server, 4 + 6, process), process.communicate()[1]
+            process.send_signal(signal.SIGINT)
+            _, said = process.communicate(timeout=30)
+        asked = server.asked.total()
+        server.delay_s = 0
+        build(recipe, server, tmp_path / "out")
+
+    assert "stopping: 4 rows are in flight and get 30 s to finish" in said
+    assert "StoppedError: the build was stopped; every finished answer is kept" in said
+    assert "carry on: make the same call again" in said
+    assert max(n for k, n in server.asked.items() if '"max_new_tokens": 32' not in k) == 1
+    assert server.asked.total() > asked
+
+
+def test_a_second_build_reuses_everything_and_needs_no_endpoint(
+    recipe: Path, tmp_path: Path
+) -> None:
+    with ScriptedTgi().serving() as server:
+        build(recipe, server, tmp_path / "out")
+    before = digests(tmp_path / "out")
+
+    build(recipe, server, tmp_path / "out")
+    build(recipe, server, tmp_path / "from-journal")
+
+    assert digests(tmp_path / "out") == before == digests(tmp_path / "from-journal")
+
+
+def test_changing_filters_and_columns_asks_for_no_answer_again(
+    recipe: Path, tmp_path: Path
+) -> None:
+    with ScriptedTgi().serving() as server:
+        build(recipe, server, tmp_path / "out")
+        server.asked.clear()
+        text = recipe_text(16, columns="[length, likelihood]", filters="[response_chars > 1]")
+        recipe.write_text(text)
+        build(recipe, server, tmp_path / "other")
+
+    assert server.asked.total() == 0
+    first = {row["id"]: row["instruction"] for row in table(tmp_path / "out")}
+    assert [first[row["id"]] for row in table(tmp_path / "other")]
+
+
+def test_damage_in_the_output_is_found_and_mended(recipe: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    with ScriptedTgi().serving() as server:
+        build(recipe, server, out)
+        before = digests(out)
+        shard = out / "scripted/train-00000-of-00001.parquet"
+        shard.write_bytes(shard.read_bytes()[:-9])
+        build(recipe, server, out)
+
+    assert digests(out) == before
+
+
+def test_an_output_folder_of_another_build_is_refused_and_left_alone(
+    recipe: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    with ScriptedTgi().serving() as server:
+        build(recipe, server, out)
+        before = digests(out)
+        recipe.write_text(recipe_text(12))
+        with pytest.raises(ShardError) as caught:
+            build(recipe, server, out)
+
+    assert caught.value.what.startswith("this folder holds another build: ")
+    assert caught.value.where == str(out / "scripted.lock.json")
+    assert digests(out) == before
+
+
+def test_a_folder_with_other_files_is_refused_and_left_alone(recipe: Path, tmp_path: Path) -> None:
+    thesis = tmp_path / "out/scripted/thesis.tex"
+    thesis.parent.mkdir(parents=True)
+    thesis.write_text("years of work")
+
+    with ScriptedTgi().serving() as server, pytest.raises(ShardError) as caught:
+        build(recipe, server, tmp_path / "out")
+
+    assert (
+        caught.value.what == "the folder holds files that prequery did not write, as 'thesis.tex'"
+    )
+    assert thesis.read_text() == "years of work"
+
+
+def test_an_output_folder_that_cannot_be_written_is_named(recipe: Path, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+
+    with ScriptedTgi().serving() as server, pytest.raises(ShardError) as caught:
+        build(recipe, server, tmp_path / "file/out")
+
+    assert caught.value.what == "the output folder cannot be written: Not a directory"
+
+
+def test_rows_that_the_model_cannot_reach_stop_the_build_with_the_reasons(
+    recipe: Path, tmp_path: Path
+) -> None:
+    def cut(prompt: str, seed: int | None) -> str | Json:
+        text = words(prompt, seed)
+        return generated(text, "length") if seed and seed % 40 else text
+
+    recipe.write_text(recipe_text(40))
+    with ScriptedTgi(say=cut).serving() as server, pytest.raises(AcceptanceError) as caught:
+        build(recipe, server, tmp_path / "out")
+
+    assert "40 rows are out of reach within 400 attempts" in caught.value.what
+    assert "x cut off at max_new_tokens" in caught.value.where
+    assert not (tmp_path / "out/scripted").exists()
+    assert server.asked.total() < 200
+
+
+def test_an_endpoint_that_refuses_the_sampling_stops_the_build_early(
+    recipe: Path, tmp_path: Path
+) -> None:
+    async def refuse(request: web.Request, body: Json, before: int) -> web.StreamResponse | None:
+        if body["parameters"]["max_new_tokens"] != 128:
+            return None
+        said = {"error": "Input validation error: `max_new_tokens`", "error_type": "validation"}
+        return web.json_response(said, status=422)
+
+    with ScriptedTgi(fault=refuse).serving() as server, pytest.raises(EndpointError) as caught:
+        build(recipe, server, tmp_path / "out")
+
+    assert caught.value.what.startswith("the endpoint refused 3 of ")
+    assert "`max_new_tokens`" in caught.value.what
+
+
+def test_another_model_behind_the_address_is_refused(recipe: Path, tmp_path: Path) -> None:
+    server = ScriptedTgi()
+    server.info["model_sha"] = "6" * 40
+
+    with server.serving(), pytest.raises(EndpointError) as caught:
+        build(recipe, server, tmp_path / "out")
+
+    assert caught.value.what.startswith(f"the endpoint serves acme/scripted@{'6' * 40}")
+
+
+def test_a_template_that_changed_since_the_journal_began_is_refused(
+    recipe: Path, tmp_path: Path
+) -> None:
+    with ScriptedTgi(delay_s=0.05).serving() as server:
+        server.info["max_concurrent_requests"] = 2
+        with running(recipe, server, tmp_path / "out") as process:
+            assert wait_for(server, 8, process), process.communicate()[1]
+            process.kill()
+        server.template = lambda messages: "<|x|>user\n" + messages[-1]["content"] + "<|y|>\n"
+        with pytest.raises(JournalError) as caught:
+            build(recipe, server, tmp_path / "out")
+
+    assert caught.value.what.startswith(
+        "the answers in this journal were made with something else: prefix: "
+    )
+
+
+def test_a_pinned_recipe_is_held_to_its_lock(recipe: Path, tmp_path: Path) -> None:
+    with ScriptedTgi().serving() as server:
+        build(recipe, server, tmp_path / "out")
+        lock = json.loads((tmp_path / "out/scripted.lock.json").read_text())
+        lock["prefix"]["text"] = "<|im_start|>user\n"
+        recipe.with_name("scripted.lock.json").write_text(json.dumps(lock))
+        recipe.write_text(recipe_text(30))
+        with pytest.raises(RecipeError) as caught:
+            build(recipe, server, tmp_path / "more")
+
+    assert caught.value.what.startswith("prefix.text is pinned as '<|im_start|>user\\n'")
+
+
+def test_faults_on_the_way_change_no_byte(recipe: Path, tmp_path: Path) -> None:
+    async def faulty(request: web.Request, body: Json, before: int) -> web.StreamResponse | None:
+        chosen = [None, 429, 503, 424, None, 500][(before + body["parameters"].get("seed", 1)) % 6]
+        return web.Response(status=chosen) if chosen and before < 2 else None
+
+    with ScriptedTgi().serving() as server:
+        build(recipe, server, tmp_path / "clean")
+    with ScriptedTgi(fault=faulty).serving() as server:
+        options = Options(endpoint=server.url, journal=tmp_path / "other", patience=AT_ONCE)
+        Magpie(recipe, options=options).download_and_prepare(
+            tmp_path / "faulty", file_format="parquet"
+        )
+
+    assert digests(tmp_path / "faulty") == digests(tmp_path / "clean")
+
+
+def test_errors_reach_other_processes_whole() -> None:
+    import pickle
+
+    for kind in (BuildError, StoppedError):
+        error = kind("what", "where", "fix")
+        assert pickle.loads(pickle.dumps(error)).args == ("what", "where", "fix")
