@@ -303,6 +303,45 @@ def test_an_output_folder_that_cannot_be_written_is_named(recipe: Path, tmp_path
     assert caught.value.what == "the output folder cannot be written: Not a directory"
 
 
+LIMITED = """
+import resource, signal
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+resource.setrlimit(resource.RLIMIT_FSIZE, (4000, 4000))
+"""
+
+
+@pytest.mark.parametrize(
+    ("answered", "error"),
+    [
+        (False, "JournalError: the journal cannot be used: File too large"),
+        (True, "ShardError: the accepted rows cannot be written: "),
+    ],
+)
+def test_a_place_without_room_is_named_and_loses_nothing(
+    recipe: Path, tmp_path: Path, answered: bool, error: str
+) -> None:
+    """A limit on file sizes stops writes half-way, as a full disk does."""
+    with ScriptedTgi().serving() as server:
+        if answered:
+            build(recipe, server, tmp_path / "whole")
+        command = [
+            sys.executable,
+            "-c",
+            LIMITED + RUN,
+            str(recipe),
+            server.url,
+            str(tmp_path / "o"),
+        ]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        asked = set(server.asked)
+        build(recipe, server, tmp_path / "o")
+
+    assert error in done.stderr
+    assert "then run the same command" in done.stderr
+    twice = [k for k in asked if server.asked[k] > 1 and '"max_new_tokens": 32' not in k]
+    assert len(twice) <= 16
+
+
 def test_rows_that_the_model_cannot_reach_stop_the_build_with_the_reasons(
     recipe: Path, tmp_path: Path
 ) -> None:

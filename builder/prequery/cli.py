@@ -278,7 +278,7 @@ def pin(recipe: RecipeArgument, endpoint: EndpointOption = None) -> None:
     from prequery.recipe import load
 
     loaded = load(recipe)
-    path = Path(str(lock.path_beside(loaded)))
+    path = lock.path_beside(loaded)
 
     async def run() -> None:
         with pipeline.serve(loaded, _options(endpoint), say) as address:

@@ -9,7 +9,6 @@ import json
 from collections.abc import Mapping
 from dataclasses import asdict
 from importlib.metadata import version
-from importlib.resources.abc import Traversable
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +16,7 @@ from prequery import __version__
 from prequery.endpoint import Info
 from prequery.errors import RecipeError
 from prequery.prefix import Prefix
-from prequery.recipe import Recipe, find
+from prequery.recipe import Recipe
 from prequery.selection import Selection
 
 FORMAT = 1
@@ -114,11 +113,9 @@ def beside(recipe: Recipe) -> Lock | None:
     return lock
 
 
-def path_beside(recipe: Recipe) -> Traversable:
+def path_beside(recipe: Recipe) -> Path:
     """Return where the lock of a recipe stands: its file's name with .lock.json."""
-    source = find(recipe.source)
-    name = Path(source.name).stem + ".lock.json"
-    return source.with_name(name) if isinstance(source, Path) else Path(str(source)).parent / name
+    return Path(recipe.source).with_suffix(".lock.json")
 
 
 def hold(recipe: Recipe, pinned: Lock) -> None:

@@ -164,7 +164,7 @@ class Magpie(ArrowBasedBuilder):
         except Exception as error:
             # `datasets` wraps what happens inside; the user needs the error that names a fix.
             cause: BaseException | None = error
-            while cause is not None and not isinstance(cause, BuildError):
+            while cause is not None and not isinstance(cause, BuildError | OSError):
                 cause = cause.__cause__ or cause.__context__
             if cause is None or cause is error:
                 raise

@@ -88,7 +88,7 @@ class Selector:
         self._flat[attempt.slot] = flat | {name: values[0] for name, values in measured.items()}
         known = self._flat[attempt.slot]
         steps = [step for step in self.recipe.filters if step.reads <= known.keys()]
-        return filters.apply(steps, _columnar([known], list(known)))[0]
+        return _named(filters.apply(steps, _columnar([known], list(known))))[0]
 
     def _select(self, attempts: Sequence[Attempt]) -> Selection:
         candidates: list[Flat] = []
@@ -108,7 +108,7 @@ class Selector:
                 candidates.append(self._flat[attempt.slot])
         table = self._measure_together(candidates)
         slots = [slot for slot, reason in reasons.items() if reason is None]
-        judged = filters.apply(self.recipe.filters, table) if candidates else []
+        judged = _named(filters.apply(self.recipe.filters, table)) if candidates else []
         reasons |= dict(zip(slots, judged, strict=True))
         accepted = [i for i, reason in enumerate(judged) if reason is None][: self.recipe.rows]
         end = slots[accepted[-1]] + 1 if accepted else len(attempts)
@@ -163,6 +163,11 @@ def _evidence(part: str, answer: Answer) -> Flat:
         f"{part}_logprob_lowest": answer.logprob_min,
         f"{part}_logprob_count": answer.logprob_count,
     }
+
+
+def _named(judged: Sequence[str | None]) -> list[str | None]:
+    """Return filters' texts as reasons, apart from those of the gates."""
+    return [None if text is None else f"filter: {text}" for text in judged]
 
 
 def _columnar(flats: Sequence[Flat], names: Sequence[str]) -> dict[str, list[Any]]:
