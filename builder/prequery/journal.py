@@ -133,6 +133,14 @@ class Journal:
             if self._lock:
                 self._lock.release()
 
+    def __len__(self) -> int:
+        """Return how many answers are held."""
+        return len(self.answers)
+
+    def get(self, key: Key) -> Answer | None:
+        """Return an answer; null when it is not held."""
+        return self.answers.get(key)
+
     def agree(self, made_with: Mapping[str, Any], notes: Mapping[str, Any]) -> None:
         """Note what the answers are made with, or compare with what was noted.
 

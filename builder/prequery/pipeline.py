@@ -72,8 +72,8 @@ def build(
     """
     folder = folder_for(recipe.name, recipe.fingerprint, options.journal)
     with Journal(folder, recipe.fingerprint) as journal:
-        if journal.answers:
-            observer.said(f"{len(journal.answers)} answers are in the journal {journal.folder}")
+        if len(journal):
+            observer.said(f"{len(journal)} answers are in the journal {journal.folder}")
         if journal.damaged:
             observer.said(f"{journal.damaged} damaged lines of the journal will be asked again")
         pinned, selection = _replay(recipe, journal) or run_async(

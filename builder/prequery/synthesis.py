@@ -255,11 +255,11 @@ class Synthesis:
 
     def _held(self, slot: int) -> Attempt | None:
         """Return an attempt that the journal has whole."""
-        instruction = self.journal.answers.get(Key(slot, "instruction"))
+        instruction = self.journal.get(Key(slot, "instruction"))
         if instruction is None:
             return None
         reason = self._gate(slot, instruction)
-        response = self.journal.answers.get(Key(slot, "response"))
+        response = self.journal.get(Key(slot, "response"))
         if reason is not None:
             return Attempt(slot, instruction, None, reason)
         if response is None:
@@ -296,7 +296,7 @@ class Synthesis:
 
     async def _ask(self, key: Key, request: Request) -> Answer:
         """Return the recorded answer, or ask and record."""
-        held = self.journal.answers.get(key)
+        held = self.journal.get(key)
         if held is not None:
             return held
         if self.endpoint is None or self._stopping:
