@@ -22,7 +22,8 @@ BUSY = 8
 
 def determinism() -> None:
     """Ask the embedded endpoint the same things alone and under load, in both modes."""
-    from prequery.endpoint import Answer, Request, TgiEndpoint
+    from prequery.endpoint import Answer, Request
+    from prequery.fleet import Fleet
     from prequery.local.process import start
     from prequery.prefix import derive
     from prequery.recipe import Sampling, load
@@ -30,7 +31,7 @@ def determinism() -> None:
     recipe = load("smollm2-demo")
 
     async def ask(
-        endpoint: TgiEndpoint, requests: Sequence[Request], in_flight: int
+        endpoint: Fleet, requests: Sequence[Request], in_flight: int
     ) -> tuple[list[Answer], float]:
         places, started = asyncio.Semaphore(in_flight), time.monotonic()
 
@@ -42,7 +43,7 @@ def determinism() -> None:
         return answers, time.monotonic() - started
 
     async def compare(address: str, mode: str) -> None:
-        async with TgiEndpoint(address) as endpoint:
+        async with Fleet([address]) as endpoint:
             prefix = await derive(endpoint)
             sampling = recipe.instructions[0]
             sampled = [

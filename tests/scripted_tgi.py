@@ -98,6 +98,7 @@ class ScriptedTgi:
         wrap: The server applies its template to raw prompts too, as a chat server would.
         fault: Looked at before every `/generate`.
         delay_s: Time that every answer takes.
+        healthy: What `/health` says.
         asked: How often each body of `/generate` came.
         headers: Of every request.
     """
@@ -123,12 +124,16 @@ class ScriptedTgi:
     wrap: bool = False
     fault: Fault | None = None
     delay_s: float = 0.0
+    healthy: bool = True
     asked: Counter[str] = field(default_factory=Counter)
     headers: list[dict[str, str]] = field(default_factory=list)
     url: str = ""
 
     async def _info(self, request: web.Request) -> web.Response:
         return web.json_response(self.info)
+
+    async def _health(self, request: web.Request) -> web.Response:
+        return web.Response(status=200 if self.healthy else 503)
 
     async def _tokenize(self, request: web.Request) -> web.Response:
         return web.json_response(tokens(self.bos + (await request.json())["inputs"]))
@@ -168,6 +173,7 @@ class ScriptedTgi:
         async def run() -> None:
             app = web.Application(client_max_size=1 << 24)
             app.router.add_get("/info", self._info)
+            app.router.add_get("/health", self._health)
             app.router.add_post("/tokenize", self._tokenize)
             app.router.add_post("/chat_tokenize", self._chat_tokenize)
             app.router.add_post("/generate", self._generate)

@@ -83,7 +83,7 @@ def test_the_prefix_is_derived_and_is_the_pinned_one(built: Path) -> None:
 
 
 def test_the_journal_alone_gives_the_same_bytes_without_a_model(built: Path) -> None:
-    nowhere = Options(endpoint="http://127.0.0.1:9", journal=built / "journal")
+    nowhere = Options(endpoints=("http://127.0.0.1:9",), journal=built / "journal")
     builder = Magpie(small(), options=nowhere)
     builder.download_and_prepare(built / "again", file_format="parquet")
 

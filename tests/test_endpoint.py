@@ -7,21 +7,22 @@ import pytest
 from aiohttp import web
 from huggingface_hub.inference._generated.types import text_generation as hub_types
 
-from prequery.endpoint import Answer, Patience, Request, TgiEndpoint, from_environment, read_answer
+from prequery.endpoint import Answer, Patience, Request, TgiEndpoint, read_answer
 from prequery.errors import EndpointError
+from prequery.fleet import Fleet, token_from
 from prequery.recipe import Sampling
 from scripted_tgi import Json, ScriptedTgi, generated
 
 T = TypeVar("T")
 
-AT_ONCE = Patience(first_wait_s=0, longest_wait_s=0, overloaded_s=5, request_s=2)
+AT_ONCE = Patience(first_wait_s=0, longest_wait_s=0, overloaded_s=5, down_s=0.2, request_s=2)
 SAMPLED = Sampling(temperature=1.0, max_new_tokens=9)
 ASKED = Request(prompt="<|im_start|>user\n", sampling=SAMPLED, seed=4, stop=("<|im_end|>",))
 
 
 def ask(server: ScriptedTgi, token: str | None = None) -> Answer:
     async def run() -> Answer:
-        async with TgiEndpoint(server.url, token, AT_ONCE) as endpoint:
+        async with Fleet([server.url], token, AT_ONCE) as endpoint:
             return await endpoint.generate(ASKED, "slot 0, instruction")
 
     with server.serving():
@@ -98,16 +99,24 @@ def test_a_refused_request_is_never_sent_again() -> None:
     assert list(server.asked.values()) == [1]
 
 
+def test_a_request_that_fails_every_try_is_a_failed_answer() -> None:
+    server = failing(99, status(503))
+
+    assert ask(server) == Answer(seed=4, error="503", failed=True)
+    assert list(server.asked.values()) == [6]
+
+
 def test_an_endpoint_that_stays_down_ends_the_build_with_what_where_and_fix() -> None:
     server = failing(99, status(503))
+    server.healthy = False
 
     with pytest.raises(EndpointError) as caught:
         ask(server)
 
     assert caught.value.args == (
-        "the endpoint answered 503 to 6 of 6 tries over 0 s",
-        f"{server.url}, slot 0, instruction",
-        "see that the endpoint is up, then run the same command: finished answers are kept",
+        "the endpoint answered nothing that can be used for 0 s",
+        f"{server.url}, all endpoints",
+        "see that it is up, then run the same command: finished answers are kept",
     )
 
 
@@ -189,11 +198,12 @@ def test_a_wrong_token_stops_at_once() -> None:
 def test_a_token_is_read_from_the_named_variable(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MY_TGI", " t ")
 
-    assert from_environment("http://h", "MY_TGI").token == "t"
+    assert token_from("MY_TGI") == "t"
+    assert token_from(None) is None
 
     monkeypatch.delenv("MY_TGI")
     with pytest.raises(EndpointError) as caught:
-        from_environment("http://h", "MY_TGI")
+        token_from("MY_TGI")
     assert caught.value.what == "the environment variable 'MY_TGI' is empty"
 
 

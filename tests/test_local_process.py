@@ -118,7 +118,13 @@ def test_a_server_is_not_in_the_foreground_of_the_terminal(local_url: str) -> No
     if not children.exists():
         pytest.skip("this system does not list child processes in /proc")
 
-    sessions = {os.getsid(int(pid)) for pid in children.read_text().split()}
+    # Other tests leave other children, such as the resource tracker of multiprocessing.
+    servers = [
+        int(pid)
+        for pid in children.read_text().split()
+        if b"prequery.local.server" in Path(f"/proc/{pid}/cmdline").read_bytes()
+    ]
+    sessions = {os.getsid(pid) for pid in servers}
 
     assert sessions
     assert own_session not in sessions

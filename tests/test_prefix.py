@@ -3,8 +3,9 @@ from collections.abc import Callable
 
 import pytest
 
-from prequery.endpoint import Info, Patience, TgiEndpoint
+from prequery.endpoint import Info, Patience
 from prequery.errors import BuildError, EndpointError, PrefixError
+from prequery.fleet import Fleet
 from prequery.prefix import Prefix, check_model, derive, prove
 from prequery.recipe import Generator, Sampling
 from scripted_tgi import ScriptedTgi, chatml
@@ -14,7 +15,7 @@ Messages = list[dict[str, str]]
 
 def derived(server: ScriptedTgi) -> Prefix:
     async def run() -> Prefix:
-        async with TgiEndpoint(server.url, None, Patience(tries=1)) as endpoint:
+        async with Fleet([server.url], None, Patience(tries=1)) as endpoint:
             return await derive(endpoint)
 
     with server.serving():
@@ -153,7 +154,7 @@ def test_a_model_without_a_chat_template_is_refused() -> None:
 
 def proven(server: ScriptedTgi) -> None:
     async def run() -> None:
-        async with TgiEndpoint(server.url, None, Patience(tries=1)) as endpoint:
+        async with Fleet([server.url], None, Patience(tries=1)) as endpoint:
             prefix = await derive(endpoint)
             await prove(endpoint, prefix, Sampling(temperature=1.0, max_new_tokens=64))
 

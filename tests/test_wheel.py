@@ -13,7 +13,7 @@ from prequery.bundled import bundled
 from prequery.recipe import bundled_names, load
 assert "site-packages" in prequery.__file__, prequery.__file__
 assert [load(name).name for name in bundled_names()] == bundled_names() != []
-assert (bundled("dataset_cards") / "card.md.jinja").read_text().startswith("---")
+assert "{{ recipe.name }}" in (bundled("dataset_cards") / "card.md.jinja").read_text()
 assert "smollm2-demo" in prequery.Magpie.builder_configs
 print("opened")
 """

@@ -29,8 +29,15 @@ RecipeArgument = Annotated[
     str, typer.Argument(help="A recipe's path, or the name of a bundled one.", metavar="RECIPE")
 ]
 EndpointOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        help="Address of a TGI endpoint, or `local`; instead of the recipe's. May be repeated: "
+        "all must serve the same model."
+    ),
+]
+TokenOption = Annotated[
     str | None,
-    typer.Option(help="Address of a TGI endpoint, or `local`; instead of the recipe's."),
+    typer.Option(help="Environment variable with the bearer token for --endpoint."),
 ]
 ExactOption = Annotated[
     bool,
@@ -91,6 +98,7 @@ def build(
         str | None, typer.Option("--out", help="Output folder or fsspec URL; default out/NAME.")
     ] = None,
     endpoint: EndpointOption = None,
+    token_env: TokenOption = None,
     journal: Annotated[
         Path | None, typer.Option(help="Folder of all journals; default the user's data folder.")
     ] = None,
@@ -102,7 +110,7 @@ def build(
 
     loaded = load(recipe)
     place = out_folder or f"out/{loaded.name}"
-    options = _options(endpoint, journal, f"prequery {_words(sys.argv[1:])}", exact)
+    options = _options(endpoint, token_env, journal, f"prequery {_words(sys.argv[1:])}", exact)
     import datasets
 
     datasets.disable_progress_bars()
@@ -142,20 +150,20 @@ def probe(
         str, typer.Argument(help="Its sampling is used, and its endpoint.", metavar="RECIPE")
     ] = "smollm2-demo",
     endpoint: EndpointOption = None,
+    token_env: TokenOption = None,
 ) -> None:
     """Show the prefix of the served model, and whether it writes its own instructions."""
     from prequery import pipeline
     from prequery import probe as probing
-    from prequery.endpoint import from_environment
     from prequery.prefix import derive
     from prequery.recipe import load
 
     loaded = load(recipe)
-    options = _options(endpoint)
+    options = _options(endpoint, token_env)
 
     async def run() -> None:
-        with pipeline.serve(loaded, options, say) as address:
-            async with from_environment(address, loaded.endpoint.token_env) as asked:
+        with pipeline.serve(loaded, options, say) as addresses:
+            async with pipeline.fleet(loaded, options, addresses, say) as asked:
                 info, prefix = await asked.info(), await derive(asked)
                 _show_prefix(info, prefix)
                 answers = await probing.sample(asked, prefix, loaded.instructions[0])
@@ -270,19 +278,20 @@ def show(recipe: RecipeArgument) -> None:
 
 
 @recipes.command()
-def pin(recipe: RecipeArgument, endpoint: EndpointOption = None) -> None:
+def pin(
+    recipe: RecipeArgument, endpoint: EndpointOption = None, token_env: TokenOption = None
+) -> None:
     """Ask the endpoint what it serves, and write the lock beside the recipe."""
     from prequery import lock, pipeline
-    from prequery.endpoint import from_environment
     from prequery.errors import RecipeError
     from prequery.recipe import load
 
     loaded = load(recipe)
-    path = lock.path_beside(loaded)
+    path, options = lock.path_beside(loaded), _options(endpoint, token_env)
 
     async def run() -> None:
-        with pipeline.serve(loaded, _options(endpoint), say) as address:
-            async with from_environment(address, loaded.endpoint.token_env) as asked:
+        with pipeline.serve(loaded, options, say) as addresses:
+            async with pipeline.fleet(loaded, options, addresses, say) as asked:
                 info, prefix = await pipeline.meet(loaded, asked)
                 try:
                     path.write_text(lock.dump(lock.pin(loaded, prefix, info)), encoding="utf-8")
@@ -305,13 +314,17 @@ def version(
 
 
 def _options(
-    endpoint: str | None, journal: Path | None = None, resume: str = "", exact: bool = False
+    endpoint: list[str] | None,
+    token_env: str | None,
+    journal: Path | None = None,
+    resume: str = "",
+    exact: bool = False,
 ) -> Any:
     from prequery.pipeline import Options
     from prequery.recipe import check_url
 
-    checked = check_url(endpoint, "--endpoint") if endpoint else None
-    return Options(checked, journal, resume, exact)
+    checked = tuple(check_url(one, "--endpoint") for one in endpoint or ())
+    return Options(checked, token_env, journal, resume, exact)
 
 
 def _words(arguments: list[str]) -> str:

@@ -7,10 +7,9 @@ used.
 
 import asyncio
 import json
-import os
 import random
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Any, Protocol, Self, TypeVar
@@ -25,6 +24,9 @@ T = TypeVar("T")
 
 MAX_BODY_BYTES = 32 << 20
 MAX_TEXT_CHARS = 1 << 20
+CONNECT_TIMEOUT_S = 10.0
+
+_encode = msgspec.json.Encoder().encode
 
 
 class Answer(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -40,7 +42,8 @@ class Answer(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
         logprob_min: The least likely token's.
         logprob_count: How many tokens came with one.
         repaired: The text held lone surrogates, now U+FFFD.
-        error: Why the endpoint refuses this request for good; every other field is then empty.
+        error: Why there is no text, in the endpoint's words; every other field is then empty.
+        failed: All tries failed. Not set: the endpoint refuses this request for good.
     """
 
     text: str = ""
@@ -53,6 +56,7 @@ class Answer(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     logprob_count: int = 0
     repaired: bool = False
     error: str | None = None
+    failed: bool = False
 
 
 class Token(msgspec.Struct, frozen=True):
@@ -126,6 +130,10 @@ class Asks(Protocol):
     def address(self) -> str:
         """Where it is, for messages; no credentials."""
 
+    @property
+    def capacity(self) -> int:
+        """How many requests it takes at the same time, as far as it is known now."""
+
     async def info(self) -> Info:
         """Ask what is served."""
 
@@ -135,8 +143,8 @@ class Asks(Protocol):
     async def render(self, messages: Sequence[Mapping[str, str]]) -> Rendering:
         """Apply the served model's chat template, with the generation prompt."""
 
-    async def generate(self, request: Request, where: str) -> Answer:
-        """Continue a text."""
+    async def generate(self, request: Request, where: str, urgent: bool = False) -> Answer:
+        """Continue a text; urgent requests go first where there is no room for all."""
 
 
 @dataclass(frozen=True)
@@ -149,21 +157,37 @@ class Patience:
         longest_wait_s: No wait is longer.
         overloaded_s: An endpoint that answers 429 for so long stops the build. A 429 is no
             faulty answer: TGI sends it, without Retry-After, when it has enough to do.
-        request_s: A request without an answer after this time is a faulty one.
+        down_s: No endpoint works for so long: the build stops.
+        request_s: A request without an answer after this time is a faulty one, unless measured
+            latencies say so earlier.
     """
 
     tries: int = 6
     first_wait_s: float = 1.0
     longest_wait_s: float = 30.0
     overloaded_s: float = 900.0
+    down_s: float = 600.0
     request_s: float = 600.0
 
+    def wait_s(self, waits: int) -> float:
+        """Draw how long to wait after so many earlier waits."""
+        return random.uniform(0, min(self.first_wait_s * 2**waits, self.longest_wait_s))
 
-class _FaultError(Exception):
-    """No answer, or one that cannot be used; asking again may help."""
+
+class FaultError(Exception):
+    """No answer, or one that cannot be used; asking again may help.
+
+    Args:
+        said: What came, in a few words.
+        lost: The connection was lost or never made: the endpoint may be gone.
+    """
+
+    def __init__(self, said: str, lost: bool = False) -> None:
+        super().__init__(said)
+        self.lost = lost
 
 
-class _OverloadError(Exception):
+class OverloadError(Exception):
     """429."""
 
 
@@ -207,10 +231,9 @@ class TgiEndpoint:
     async def __aenter__(self) -> Self:
         """Open the connections."""
         headers = {"Authorization": f"Bearer {self.token}"} if self.token else {}
-        timeout = aiohttp.ClientTimeout(total=self.patience.request_s, sock_connect=10)
         # No limit here: how many requests are in flight is decided by who asks.
         connector = aiohttp.TCPConnector(limit=0)
-        self._session = aiohttp.ClientSession(headers=headers, timeout=timeout, connector=connector)
+        self._session = aiohttp.ClientSession(headers=headers, connector=connector)
         return self
 
     async def __aexit__(
@@ -249,38 +272,44 @@ class TgiEndpoint:
         body = {"messages": list(messages)}
         return await self._ask_json("POST", "/chat_tokenize", body, Rendering, "prefix")
 
-    async def generate(self, request: Request, where: str) -> Answer:
-        """Continue a text.
+    async def is_healthy(self, timeout_s: float) -> bool:
+        """Ask once whether it works."""
+        try:
+            await self._once("GET", "/health", None, timeout_s)
+        except (FaultError, OverloadError, _RefusedError, EndpointError):
+            return False
+        return True
+
+    async def generate(self, request: Request, timeout_s: float) -> Answer:
+        """Continue a text: one try.
 
         Args:
             request: What to continue and how.
-            where: Pass and slot, for errors.
+            timeout_s: Without an answer after this time the try is a faulty one.
 
         Returns:
             An answer; one with `error` when the endpoint refuses the request for good.
 
         Raises:
-            EndpointError: No usable answer after all tries.
+            FaultError: No answer, or one that cannot be used; asking again may help.
+            OverloadError: It has enough to do.
+            EndpointError: It will not answer any request: wrong token, or no TGI.
         """
-        body = json.dumps({"inputs": request.prompt, "parameters": request.parameters()}).encode()
-
-        def read(raw: bytes, headers: Mapping[str, str]) -> Answer:
-            try:
-                return read_answer(raw, request, headers.get("x-prompt-tokens"))
-            except (msgspec.DecodeError, ValueError, KeyError, TypeError):
-                raise _FaultError("a truncated or malformed answer") from None
-
+        body = _encode({"inputs": request.prompt, "parameters": request.parameters()})
         try:
-            return await self._insist("POST", "/generate", body, where, read)
+            raw, headers = await self._once("POST", "/generate", body, timeout_s)
+            return read_answer(raw, request, headers.get("x-prompt-tokens"))
         except _RefusedError as refusal:
             return Answer(seed=request.seed, error=str(refusal))
+        except (msgspec.DecodeError, ValueError, KeyError, TypeError):
+            raise FaultError("a truncated or malformed answer") from None
 
     async def _ask_json(
         self, method: str, path: str, body: Mapping[str, Any] | None, kind: type[T], where: str
     ) -> T:
-        payload = None if body is None else json.dumps(body).encode()
+        payload = None if body is None else _encode(body)
         try:
-            raw = await self._insist(method, path, payload, where, lambda raw, _: raw)
+            raw = await self._insist(method, path, payload, where)
             return msgspec.json.decode(raw, type=kind)
         except _RefusedError as refusal:
             raise EndpointError(
@@ -295,35 +324,27 @@ class TgiEndpoint:
                 "point the recipe's endpoint.url, or --endpoint, at text-generation-inference",
             ) from None
 
-    async def _insist(
-        self,
-        method: str,
-        path: str,
-        body: bytes | None,
-        where: str,
-        read: Callable[[bytes, Mapping[str, str]], T],
-    ) -> T:
-        """Ask until there is an answer that can be read, or the patience is at its end."""
+    async def _insist(self, method: str, path: str, body: bytes | None, where: str) -> bytes:
+        """Ask until there is an answer, or the patience is at its end."""
         patience, started, faults, waits = self.patience, time.monotonic(), 0, 0
         while True:
             try:
-                return read(*await self._once(method, path, body))
-            except _OverloadError:
+                return (await self._once(method, path, body, patience.request_s))[0]
+            except OverloadError:
                 spent = time.monotonic() - started
                 if spent > patience.overloaded_s:
                     raise self._gave_up("429", "every try", spent, where) from None
-            except _FaultError as fault:
+            except FaultError as fault:
                 faults += 1
                 if faults >= patience.tries:
                     tries = f"{faults} of {faults} tries"
                     spent = time.monotonic() - started
                     raise self._gave_up(str(fault), tries, spent, where) from None
-            bound = min(patience.first_wait_s * 2**waits, patience.longest_wait_s)
+            await asyncio.sleep(patience.wait_s(waits))
             waits += 1
-            await asyncio.sleep(random.uniform(0, bound))
 
     async def _once(
-        self, method: str, path: str, body: bytes | None
+        self, method: str, path: str, body: bytes | None, timeout_s: float
     ) -> tuple[bytes, Mapping[str, str]]:
         if self._session is None:
             raise RuntimeError("TgiEndpoint is used outside of `async with`")
@@ -334,21 +355,22 @@ class TgiEndpoint:
                 data=body,
                 headers={"Content-Type": "application/json"},
                 allow_redirects=False,
+                timeout=aiohttp.ClientTimeout(total=timeout_s, sock_connect=CONNECT_TIMEOUT_S),
             ) as response:
                 raw = await _bounded(response)
         except TimeoutError:
-            raise _FaultError("nothing in time") from None
+            raise FaultError("nothing in time") from None
         except aiohttp.ClientError as error:
-            raise _FaultError(_in_words(error)) from None
+            raise FaultError(_in_words(error), lost=True) from None
         status = response.status
         if status == 200:
             return raw, response.headers
         if status == 429:
-            raise _OverloadError
+            raise OverloadError
         if status == 422:
             raise _RefusedError(_error_text(raw))
         if status == 424 or status >= 500:
-            raise _FaultError(str(status))
+            raise FaultError(str(status))
         raise self._hopeless(status, method, path)
 
     def _hopeless(self, status: int, method: str, path: str) -> EndpointError:
@@ -368,26 +390,6 @@ class TgiEndpoint:
             f"{self.address}, {where}",
             "see that the endpoint is up, then run the same command: finished answers are kept",
         )
-
-
-def from_environment(
-    address: str, token_env: str | None, patience: Patience = Patience()
-) -> TgiEndpoint:
-    """Return a client whose token comes from an environment variable.
-
-    Raises:
-        EndpointError: The variable is named but not set.
-    """
-    if token_env is None:
-        return TgiEndpoint(address, patience=patience)
-    token = os.environ.get(token_env, "").strip()
-    if not token:
-        raise EndpointError(
-            f"the environment variable {token_env!r} is empty",
-            f"{address}, endpoint.token_env",
-            f"export {token_env}=..., or remove token_env from the recipe",
-        )
-    return TgiEndpoint(address, token, patience)
 
 
 def read_answer(raw: bytes, request: Request, prompt_tokens: str | None) -> Answer:
@@ -435,7 +437,7 @@ async def _bounded(response: aiohttp.ClientResponse) -> bytes:
     async for chunk in response.content.iter_any():
         body += chunk
         if len(body) > MAX_BODY_BYTES:
-            raise _FaultError(f"more than {MAX_BODY_BYTES >> 20} MiB")
+            raise FaultError(f"more than {MAX_BODY_BYTES >> 20} MiB")
     return bytes(body)
 
 

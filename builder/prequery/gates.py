@@ -11,6 +11,7 @@ from prequery.columns.repetition import is_loop
 from prequery.endpoint import Answer
 
 REFUSED = "refused by the endpoint"
+FAILED = "no answer after all tries"
 CUT_OFF = "cut off at max_new_tokens"
 EMPTY = "empty"
 CONTROL = "control tokens in the text"
@@ -34,7 +35,7 @@ def instruction_reason(answer: Answer, control: Sequence[str]) -> str | None:
     """
     text = answer.text.strip()
     if answer.error is not None:
-        return REFUSED
+        return FAILED if answer.failed else REFUSED
     if answer.finish_reason == "length":
         return CUT_OFF
     if not text:
@@ -53,7 +54,7 @@ def response_reason(answer: Answer, control: Sequence[str]) -> str | None:
     decide.
     """
     if answer.error is not None:
-        return REFUSED
+        return FAILED if answer.failed else REFUSED
     if not answer.text.strip():
         return EMPTY_RESPONSE
     if _has_control(answer.text, control):

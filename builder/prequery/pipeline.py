@@ -4,7 +4,7 @@ import asyncio
 import signal
 import threading
 from collections.abc import Callable, Coroutine, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
@@ -12,8 +12,9 @@ from typing import Any, TypeVar
 import msgspec
 
 from prequery import lock, shards
-from prequery.endpoint import Info, Patience, TgiEndpoint, from_environment
+from prequery.endpoint import Asks, Info, Patience
 from prequery.errors import StoppedError
+from prequery.fleet import Fleet, token_from
 from prequery.journal import Journal, folder_for
 from prequery.local.process import start
 from prequery.lock import Lock
@@ -32,7 +33,9 @@ class Options:
     """What changes the speed or the place of a build, and no value.
 
     Args:
-        endpoint: Address instead of the recipe's; null takes the recipe's.
+        endpoints: Addresses instead of the recipe's; none takes the recipe's. A token goes only
+            to the recipe's own address: for others, name its variable here.
+        token_env: Environment variable with the bearer token for `endpoints`.
         journal: Folder of all journals; null takes the user's.
         resume: Command that carries on, for messages.
         exact: The embedded endpoint answers one request at a time, so that greedy responses
@@ -40,7 +43,8 @@ class Options:
         patience: How long an endpoint's faults are borne.
     """
 
-    endpoint: str | None = None
+    endpoints: tuple[str, ...] = ()
+    token_env: str | None = None
     journal: Path | None = None
     resume: str = "make the same call again"
     exact: bool = False
@@ -103,17 +107,16 @@ async def _synthesize(
     recipe: Recipe, options: Options, journal: Journal, observer: Observer
 ) -> tuple[Lock, Selection]:
     """Ask an endpoint for what the journal lacks."""
-    with serve(recipe, options, observer.said) as address:
-        token_env = recipe.endpoint.token_env
-        async with from_environment(address, token_env, options.patience) as endpoint:
+    with serve(recipe, options, observer.said) as addresses:
+        async with fleet(recipe, options, addresses, observer.said) as endpoint:
             info, prefix = await meet(recipe, endpoint)
             pinned = lock.pin(recipe, prefix, info)
             lock.hold(recipe, pinned)
             journal.agree(_made_with(info, prefix), msgspec.structs.asdict(info))
             await prove(endpoint, prefix, recipe.instructions[0])
             selector = Selector(recipe, prefix.system_prompt)
-            in_flight = recipe.endpoint.concurrency or fitting_concurrency(info)
-            stream = Synthesis(recipe, prefix, journal, selector, observer, endpoint, in_flight)
+            limit = recipe.endpoint.concurrency
+            stream = Synthesis(recipe, prefix, journal, selector, observer, endpoint, limit)
             attempts = await _until_interrupted(stream, observer)
     if attempts is None:
         raise StoppedError(
@@ -124,30 +127,37 @@ async def _synthesize(
     return pinned, selector.selection
 
 
+@contextmanager
 def serve(
     recipe: Recipe, options: Options, say: Callable[[str], None]
-) -> AbstractContextManager[str]:
-    """Return the endpoint's address; the embedded endpoint runs as long as it is needed."""
-    address = options.endpoint or recipe.endpoint.url
-    if address == LOCAL:
-        return start(exact=options.exact, say=say)
-    return nullcontext(address)
+) -> Iterator[tuple[str, ...]]:
+    """Yield the endpoints' addresses; the embedded endpoint runs as long as it is needed."""
+    addresses = options.endpoints or (recipe.endpoint.url,)
+    with ExitStack() as stack:
+        yield tuple(
+            stack.enter_context(start(exact=options.exact, say=say)) if one == LOCAL else one
+            for one in addresses
+        )
 
 
-async def meet(recipe: Recipe, endpoint: TgiEndpoint) -> tuple[Info, Prefix]:
+def fleet(
+    recipe: Recipe, options: Options, addresses: tuple[str, ...], say: Callable[[str], None]
+) -> Fleet:
+    """Return the endpoints as one, with the token that is meant for them.
+
+    Raises:
+        EndpointError: The token's environment variable is empty.
+    """
+    token_env = options.token_env if options.endpoints else recipe.endpoint.token_env
+    limit = recipe.endpoint.concurrency
+    return Fleet(addresses, token_from(token_env), options.patience, limit, say)
+
+
+async def meet(recipe: Recipe, endpoint: Asks) -> tuple[Info, Prefix]:
     """See that the endpoint serves the recipe's model, and derive the prefix from it."""
     info = await endpoint.info()
     check_model(info, recipe.generator, endpoint.address)
     return info, await derive(endpoint)
-
-
-def fitting_concurrency(info: Info) -> int:
-    """Return how many rows keep this endpoint busy.
-
-    Ours says how many slots it decodes at once; two more rows cover the way between the passes.
-    TGI says how many requests it takes before it answers 429.
-    """
-    return info.slots + 2 if info.slots else info.max_concurrent_requests
 
 
 def run_async(work: Coroutine[Any, Any, T]) -> T:

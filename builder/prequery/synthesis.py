@@ -18,6 +18,7 @@ from prequery.prefix import Prefix
 from prequery.recipe import Recipe
 
 SYNC_INTERVAL_S = 1.0
+MOST_UNANSWERED_RATIO = 0.01
 
 
 @dataclass(frozen=True)
@@ -75,7 +76,7 @@ class Synthesis:
         judge: Decides on rows.
         observer: Is told.
         endpoint: Whom to ask; null replays the journal and asks nobody.
-        concurrency: Rows in flight at the same time.
+        concurrency: Rows in flight at the same time, at most; null takes what the endpoint takes.
     """
 
     recipe: Recipe
@@ -84,12 +85,13 @@ class Synthesis:
     judge: Judge
     observer: Observer
     endpoint: Asks | None = None
-    concurrency: int = 1
+    concurrency: int | None = None
     _finished: dict[int, Attempt] = field(default_factory=dict)
     _frontier: int = 0
     _next: int = 0
     _passed: int = 0
-    _refused: int = 0
+    _unanswered: int = 0
+    _doubtful: list[tuple[Key, Answer]] = field(default_factory=list)
     _first_slot: dict[str, int] = field(default_factory=dict)
     _in_flight: set[asyncio.Task[Attempt]] = field(default_factory=set)
     _over: "asyncio.Future[bool] | None" = None
@@ -104,7 +106,7 @@ class Synthesis:
 
         Raises:
             AcceptanceError: The model does not yield the rows within `max_attempts`.
-            EndpointError: The endpoint is gone, or refuses over 1 % of the requests.
+            EndpointError: The endpoint is gone, or over 1 % of the attempts get no answer.
             JournalError: The disk is full or cannot be written.
         """
         self._over = asyncio.get_running_loop().create_future()
@@ -112,6 +114,7 @@ class Synthesis:
         try:
             self._launch()
             if await self._over:
+                self._believe()
                 return [self._finished[slot] for slot in range(self._frontier)]
             return None
         finally:
@@ -156,7 +159,7 @@ class Synthesis:
     def _launch(self) -> None:
         """Start slots while there is room; slots that the journal has whole finish here."""
         while not self._over_now() and not self._stopping and self._next < self._target():
-            if len(self._in_flight) >= self.concurrency:
+            if len(self._in_flight) >= self._room():
                 return
             slot = self._next
             held = self._held(slot)
@@ -170,6 +173,11 @@ class Synthesis:
                 self._in_flight.add(task)
                 task.add_done_callback(self._landed)
         self._end_if_idle()
+
+    def _room(self) -> int:
+        """Return how many rows may be in flight: each has one request with the endpoint."""
+        takes = self.endpoint.capacity if self.endpoint else 1
+        return min(self.concurrency or takes, takes)
 
     def _end_if_idle(self) -> None:
         if self._over and not self._in_flight and not self._over.done():
@@ -204,8 +212,8 @@ class Synthesis:
             reason = self.judge.look(attempt)
             self._passed += reason is None
             self.observer.attempted(attempt, reason)
-            if reason == gates.REFUSED:
-                self._refuse(attempt)
+            if reason in (gates.REFUSED, gates.FAILED):
+                self._count_unanswered(attempt)
             while self._frontier in self._finished and not self._over.done():
                 self._frontier += 1
                 if self._frontier % self.window == 0 or self._frontier == most:
@@ -242,15 +250,21 @@ class Synthesis:
             "loosen the filters, lower rows, or raise max_attempts; all answers are kept",
         )
 
-    def _refuse(self, attempt: Attempt) -> None:
-        self._refused += 1
-        if self._refused >= 3 and self._refused > 0.01 * len(self._finished):
+    def _count_unanswered(self, attempt: Attempt) -> None:
+        """Stop when more than 1 % of the attempts, and more than two, got no answer."""
+        self._unanswered += 1
+        seen = len(self._finished)
+        if self._unanswered >= 3 and self._unanswered > MOST_UNANSWERED_RATIO * seen:
             answer = attempt.response or attempt.instruction
+            verb, fix = (
+                ("failed to answer", "see that the endpoint works, then run the same command")
+                if answer.failed
+                else ("refused", "correct the recipe's sampling, or the limits of the endpoint")
+            )
             raise EndpointError(
-                f"the endpoint refused {self._refused} of {len(self._finished)} attempts: "
-                f"{answer.error}",
+                f"the endpoint {verb} {self._unanswered} of {seen} attempts: {answer.error}",
                 f"{self.endpoint.address if self.endpoint else 'journal'}, slot {attempt.slot}",
-                "correct the recipe's sampling, or the limits of the endpoint",
+                f"{fix}; finished answers are kept",
             )
 
     def _held(self, slot: int) -> Attempt | None:
@@ -302,10 +316,22 @@ class Synthesis:
         if self.endpoint is None or self._stopping:
             raise _NotHeldError
         where = f"slot {key.slot}, {key.made}"
-        answer = await self.endpoint.generate(request, where)
-        self.journal.record(key, answer)
-        self.observer.answered(key.made, answer)
+        answer = await self.endpoint.generate(request, where, urgent=key.made == "response")
+        if answer.failed:
+            self._doubtful.append((key, answer))
+        else:
+            self._believe()
+            self.journal.record(key, answer)
+            self.observer.answered(key.made, answer)
         return answer
+
+    def _believe(self) -> None:
+        """Record failures once a later answer shows that the endpoint works.
+
+        Otherwise a build that stops with its endpoint would leave rows failed for good.
+        """
+        while self._doubtful:
+            self.journal.record(*self._doubtful.pop())
 
     async def _sync_now_and_then(self) -> None:
         """Bring the journal to the disk once a second, beside the event loop."""
