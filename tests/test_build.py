@@ -22,6 +22,7 @@ from prequery import Magpie
 from prequery.endpoint import Patience
 from prequery.errors import (
     AcceptanceError,
+    BudgetError,
     BuildError,
     EndpointError,
     JournalError,
@@ -437,3 +438,63 @@ def test_errors_reach_other_processes_whole() -> None:
     for kind in (BuildError, StoppedError):
         error = kind("what", "where", "fix")
         assert pickle.loads(pickle.dumps(error)).args == ("what", "where", "fix")
+
+
+@pytest.mark.parametrize(
+    ("limit", "what"),
+    [
+        ({"max_tokens": 300}, "tokens are spent, 300 may be"),
+        ({"max_seconds": 0.3}, "s are spent, 0.3 may be"),
+        ({"max_cost_usd": 0.05}, "USD are spent, 0.05 may be"),
+    ],
+)
+def test_a_budget_stops_the_build_and_the_next_session_carries_on(
+    recipe: Path, tmp_path: Path, limit: dict[str, float], what: str
+) -> None:
+    with ScriptedTgi(delay_s=0.05).serving() as server:
+        server.info["max_concurrent_requests"] = 2
+        prices = "usd_per_million_prompt_tokens: 100, usd_per_million_generated_tokens: 100"
+        text = recipe_text(endpoint=f"{{url: '{server.url}', {prices}}}")
+        recipe.write_text(text)
+        with pytest.raises(BudgetError) as caught:
+            Magpie(recipe, options=Options(**limit)).download_and_prepare(tmp_path / "out")  # type: ignore[arg-type]
+        server.delay_s = 0
+        Magpie(recipe).download_and_prepare(tmp_path / "out")
+
+    assert what in caught.value.what
+    assert len(table(tmp_path / "out")) == 20
+    assert max(n for k, n in server.asked.items() if '"max_new_tokens": 32' not in k) == 1
+
+
+NEAR = """
+columns: [length, min_neighbor_distance]
+filters: [min_neighbor_distance > 0.3, response_chars > 1]
+"""
+
+
+def test_columns_that_see_every_row_decide_the_same_whatever_came_first(tmp_path: Path) -> None:
+    async def shuffled(request: web.Request, body: Json, before: int) -> web.StreamResponse | None:
+        await asyncio.sleep(random.random() / 50)
+        return None
+
+    path = tmp_path / "scripted.yaml"
+    path.write_text(
+        recipe_text(30, columns="[]", filters="[]").replace("columns: []\nfilters: []\n", NEAR)
+    )
+    hashed = []
+    for limit in (1, 16):
+        server = ScriptedTgi(fault=shuffled)
+        server.info["max_concurrent_requests"] = limit
+        out = tmp_path / f"out{limit}"
+        with server.serving():
+            options = Options(endpoints=(server.url,), journal=tmp_path / f"journal{limit}")
+            Magpie(path, options=options).download_and_prepare(out)
+        hashed.append(digests(out))
+
+    rows = table(tmp_path / "out16")
+    lock = json.loads((tmp_path / "out16/scripted.lock.json").read_text())
+    assert hashed[0] == hashed[1]
+    assert len(rows) == 30
+    assert all(row["min_neighbor_distance"] > 0.3 for row in rows)
+    assert lock["build"]["rejected"]["filter: min_neighbor_distance > 0.3"] > 0
+    assert lock["build"]["attempts"] == 30 + sum(lock["build"]["rejected"].values())

@@ -127,7 +127,8 @@ def finished(
     file_bytes: int = 4096,
 ) -> lock.Lock:
     selection = Selection(
-        rows=list(released),
+        parts=[],
+        accepted=len(released),
         attempts=len(released) + sum(rejected.values()),
         rejected=rejected,
         requests=1234,

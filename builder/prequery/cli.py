@@ -1,6 +1,7 @@
 """The command line: build, probe, serve, recipe, columns, weights."""
 
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any, NoReturn
 
@@ -51,7 +52,8 @@ WeightsOption = Annotated[
 def main() -> NoReturn:
     """Run the command line. An error on purpose is three lines; any other is a bug and shows all.
 
-    Exit codes: 0 done; 1 stopped by an error, resumable; 2 wrong use or recipe; 130 interrupted.
+    Exit codes: 0 done; 1 stopped by an error, resumable; 2 wrong use or recipe; 3 the
+    session's budget is spent; 130 interrupted.
     """
     try:
         # Without standalone mode click lets errors and Ctrl-C through to the lines below.
@@ -103,6 +105,16 @@ def build(
         Path | None, typer.Option(help="Folder of all journals; default the user's data folder.")
     ] = None,
     num_proc: Annotated[int | None, typer.Option(min=1, help="Processes for conversion.")] = None,
+    max_tokens: Annotated[
+        int | None, typer.Option(min=1, help="Stop when this session has spent so many tokens.")
+    ] = None,
+    max_seconds: Annotated[
+        float | None, typer.Option(min=1, help="Stop after so many seconds.")
+    ] = None,
+    max_cost: Annotated[
+        float | None,
+        typer.Option(min=0, help="Stop at so many USD, by the prices in the recipe's endpoint."),
+    ] = None,
     exact: ExactOption = False,
 ) -> None:
     """Build a dataset: both passes, columns, filters, shards, card and lock."""
@@ -110,7 +122,13 @@ def build(
 
     loaded = load(recipe)
     place = out_folder or f"out/{loaded.name}"
-    options = _options(endpoint, token_env, journal, f"prequery {_words(sys.argv[1:])}", exact)
+    options = replace(
+        _options(endpoint, token_env, journal, f"prequery {_words(sys.argv[1:])}"),
+        max_tokens=max_tokens,
+        max_seconds=max_seconds,
+        max_cost_usd=max_cost,
+        exact=exact,
+    )
     import datasets
 
     datasets.disable_progress_bars()
@@ -318,13 +336,12 @@ def _options(
     token_env: str | None,
     journal: Path | None = None,
     resume: str = "",
-    exact: bool = False,
 ) -> Any:
     from prequery.pipeline import Options
     from prequery.recipe import check_url
 
     checked = tuple(check_url(one, "--endpoint") for one in endpoint or ())
-    return Options(checked, token_env, journal, resume, exact)
+    return Options(checked, token_env, journal, resume)
 
 
 def _words(arguments: list[str]) -> str:

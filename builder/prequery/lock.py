@@ -79,7 +79,7 @@ def complete(pinned: Lock, selection: Selection, files: Mapping[str, Mapping[str
     return pinned | {
         "build": {
             "attempts": selection.attempts,
-            "accepted": len(selection.rows),
+            "accepted": selection.accepted,
             "rejected": dict(selection.rejected),
             "requests": selection.requests,
             "prompt_tokens": selection.prompt_tokens,

@@ -185,7 +185,7 @@ class Magpie(ArrowBasedBuilder):
         assert self._show is not None
         with self._show(self.recipe.rows) as shown:
             self._build = build(self.recipe, self.options, shown, self.rows_per_shard)
-        return [SplitGenerator(name=Split.TRAIN, gen_kwargs={"parts": self._build.parts})]
+        return [SplitGenerator(name=Split.TRAIN, gen_kwargs={"parts": self._build.selection.parts})]
 
     def _generate_tables(self, parts: list[str]) -> Iterator[tuple[Key, pa.Table]]:
         for index, path in enumerate(parts):

@@ -12,8 +12,9 @@ from typing import Any, TypeVar
 import msgspec
 
 from prequery import lock, shards
+from prequery.budget import Budget, Price
 from prequery.endpoint import Asks, Info, Patience
-from prequery.errors import StoppedError
+from prequery.errors import BudgetError, StoppedError
 from prequery.fleet import Fleet, token_from
 from prequery.journal import Journal, folder_for
 from prequery.local.process import start
@@ -21,7 +22,7 @@ from prequery.lock import Lock
 from prequery.prefix import Prefix, check_model, derive, prove
 from prequery.recipe import LOCAL, Recipe
 from prequery.selection import Selection, Selector
-from prequery.synthesis import Attempt, Observer, Synthesis
+from prequery.synthesis import Observer, Synthesis
 
 DRAIN_S = 30.0
 
@@ -38,6 +39,9 @@ class Options:
         token_env: Environment variable with the bearer token for `endpoints`.
         journal: Folder of all journals; null takes the user's.
         resume: Command that carries on, for messages.
+        max_tokens: Prompt and generated tokens that this session may spend.
+        max_seconds: Time that it may take.
+        max_cost_usd: What it may cost, by the prices in the recipe's endpoint.
         exact: The embedded endpoint answers one request at a time, so that greedy responses
             repeat too. The lock says so, and a journal is of one mode.
         patience: How long an endpoint's faults are borne.
@@ -47,16 +51,18 @@ class Options:
     token_env: str | None = None
     journal: Path | None = None
     resume: str = "make the same call again"
+    max_tokens: int | None = None
+    max_seconds: float | None = None
+    max_cost_usd: float | None = None
     exact: bool = False
     patience: Patience = field(default_factory=Patience)
 
 
 @dataclass(frozen=True)
 class Build:
-    """What a build made: rows, their Parquet parts, and the lock that explains them."""
+    """What a build made: rows in Parquet parts, and the lock that explains them."""
 
     selection: Selection
-    parts: list[str]
     pinned: Lock
 
 
@@ -80,23 +86,34 @@ def build(
             observer.said(f"{len(journal)} answers are in the journal {journal.folder}")
         if journal.damaged:
             observer.said(f"{journal.damaged} damaged lines of the journal will be asked again")
-        pinned, selection = _replay(recipe, journal) or run_async(
-            _synthesize(recipe, options, journal, observer)
+        rows = _Rows(recipe, folder, rows_per_shard)
+        pinned, selection = _replay(rows, journal) or run_async(
+            _synthesize(rows, options, journal, observer)
         )
-        accepted = selection.rows
-        parts = shards.write_parts(accepted, recipe.dtypes, folder / "rows", rows_per_shard)
-    return Build(selection, parts, pinned)
+    return Build(selection, pinned)
 
 
-def _replay(recipe: Recipe, journal: Journal) -> tuple[Lock, Selection] | None:
+@dataclass(frozen=True)
+class _Rows:
+    """Where the rows of a recipe go."""
+
+    recipe: Recipe
+    folder: Path
+    rows_per_shard: int
+
+    def selector(self, prefix: Prefix) -> Selector:
+        return Selector(self.recipe, prefix.system_prompt, self.folder, self.rows_per_shard)
+
+
+def _replay(rows: _Rows, journal: Journal) -> tuple[Lock, Selection] | None:
     """Return a build whose answers are all in the journal; null when some are missing."""
     if not journal.header:
         return None
+    recipe = rows.recipe
     prefix = Prefix.from_json(journal.header["made_with"]["prefix"])
     info = Info(**journal.header["notes"])
-    selector = Selector(recipe, prefix.system_prompt)
-    attempts = run_async(Synthesis(recipe, prefix, journal, selector, _Silent()).run())
-    if attempts is None:
+    selector = rows.selector(prefix)
+    if not run_async(Synthesis(recipe, prefix, journal, selector, _Silent()).run()):
         return None
     pinned = lock.pin(recipe, prefix, info)
     lock.hold(recipe, pinned)
@@ -104,9 +121,10 @@ def _replay(recipe: Recipe, journal: Journal) -> tuple[Lock, Selection] | None:
 
 
 async def _synthesize(
-    recipe: Recipe, options: Options, journal: Journal, observer: Observer
+    rows: _Rows, options: Options, journal: Journal, observer: Observer
 ) -> tuple[Lock, Selection]:
     """Ask an endpoint for what the journal lacks."""
+    recipe = rows.recipe
     with serve(recipe, options, observer.said) as addresses:
         async with fleet(recipe, options, addresses, observer.said) as endpoint:
             info, prefix = await meet(recipe, endpoint)
@@ -114,11 +132,21 @@ async def _synthesize(
             lock.hold(recipe, pinned)
             journal.agree(_made_with(info, prefix), msgspec.structs.asdict(info))
             await prove(endpoint, prefix, recipe.instructions[0])
-            selector = Selector(recipe, prefix.system_prompt)
+            selector = rows.selector(prefix)
             limit = recipe.endpoint.concurrency
-            stream = Synthesis(recipe, prefix, journal, selector, observer, endpoint, limit)
-            attempts = await _until_interrupted(stream, observer)
-    if attempts is None:
+            budget = Budget(
+                options.max_tokens, options.max_seconds, options.max_cost_usd, price(recipe)
+            )
+            stream = Synthesis(recipe, prefix, journal, selector, observer, endpoint, limit, budget)
+            enough = await _until_interrupted(stream, observer)
+    spent = budget.spent()
+    if not enough and spent:
+        raise BudgetError(
+            f"the budget of this session is at its end: {spent}; every finished answer is kept",
+            str(journal.folder),
+            f"carry on with another budget: {options.resume}",
+        )
+    if not enough:
         raise StoppedError(
             "the build was stopped; every finished answer is kept",
             str(journal.folder),
@@ -151,6 +179,12 @@ def fleet(
     token_env = options.token_env if options.endpoints else recipe.endpoint.token_env
     limit = recipe.endpoint.concurrency
     return Fleet(addresses, token_from(token_env), options.patience, limit, say)
+
+
+def price(recipe: Recipe) -> Price:
+    """Return what tokens cost at the recipe's endpoint."""
+    endpoint = recipe.endpoint
+    return Price(endpoint.usd_per_million_prompt_tokens, endpoint.usd_per_million_generated_tokens)
 
 
 async def meet(recipe: Recipe, endpoint: Asks) -> tuple[Info, Prefix]:
@@ -189,7 +223,7 @@ def _loop_is_running() -> bool:
     return True
 
 
-async def _until_interrupted(stream: Synthesis, observer: Observer) -> list[Attempt] | None:
+async def _until_interrupted(stream: Synthesis, observer: Observer) -> bool:
     """Run the stream; the first Ctrl-C or SIGTERM lets finish what is in flight."""
     running = asyncio.ensure_future(stream.run())
     with _signals(lambda: _stop(stream, running, observer)):
@@ -197,7 +231,7 @@ async def _until_interrupted(stream: Synthesis, observer: Observer) -> list[Atte
             return await running
         except asyncio.CancelledError:
             if stream.stopping:
-                return None
+                return False
             raise
 
 

@@ -75,11 +75,15 @@ class Endpoint:
         url: `local` starts the embedded endpoint; otherwise http(s) without credentials.
         token_env: Name of the environment variable that holds the bearer token.
         concurrency: Rows in flight; null takes the endpoint's own limit.
+        usd_per_million_prompt_tokens: For `--max-cost` and estimates.
+        usd_per_million_generated_tokens: The same of what is written.
     """
 
     url: str = LOCAL
     token_env: str | None = None
     concurrency: int | None = None
+    usd_per_million_prompt_tokens: float = 0.0
+    usd_per_million_generated_tokens: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -331,6 +335,8 @@ def _endpoint(top: "_Section") -> Endpoint:
         check_url(section.text("url"), section.place("url")),
         token_env,
         section.integer("concurrency", low=1, high=100_000, default=None),
+        section.number("usd_per_million_prompt_tokens", low=0, high=1e6, default=0.0),
+        section.number("usd_per_million_generated_tokens", low=0, high=1e6, default=0.0),
     )
 
 

@@ -88,6 +88,13 @@ def dtypes(columns: Mapping[str, str]) -> dict[str, str]:
     return {**FIELDS, **columns}
 
 
+def flat_features(dtypes: Mapping[str, str]) -> "Features":
+    """Return a schema of plain fields, without `messages`."""
+    from datasets import Features, Value
+
+    return Features({name: Value(dtype) for name, dtype in dtypes.items()})
+
+
 def features(columns: Mapping[str, str]) -> "Features":
     """Return the released schema.
 

@@ -1,19 +1,25 @@
 """Which attempts become rows, and why each other one does not.
 
-The accepted rows are the first `rows` slots, by number, that pass. Everything here is a function
-of the attempts in slot order: of equal instructions the lowest slot stays, whichever came first.
+The accepted rows are the first `rows` slots, by number, that pass. Attempts come in slot order, and
+rows go to disk as they come: memory holds a few bytes for each slot and no text. Only columns that
+see every row need all of them at once, and then just the fields that they read.
 """
 
+from array import array
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
-from prequery import filters, gates, instructions, rows
-from prequery.columns.base import CorpusColumn
+import pyarrow as pa
+
+from prequery import filters, instructions, rows
+from prequery.columns.base import Column, CorpusColumn
 from prequery.columns.run import measure
 from prequery.endpoint import Answer
 from prequery.recipe import Recipe
+from prequery.shards import ROWS_PER_SHARD, Parts
 from prequery.synthesis import Attempt
 
 Flat = dict[str, Any]
@@ -25,16 +31,18 @@ class Selection:
     """What came of the attempts.
 
     Args:
-        rows: Accepted rows, complete, in slot order.
+        parts: Parquet files with the accepted rows, complete, in slot order.
+        accepted: How many rows these are.
         attempts: Slots up to the last accepted one; what lies behind it is discarded.
-        rejected: Reason to number of attempts, most frequent first. Adds up, with the rows, to
-            `attempts`.
-        prompt_tokens: Of all requests of those attempts; null if the endpoint does not count.
-        generated_tokens: Of all requests of those attempts.
+        rejected: Reason to number of attempts, most frequent first. Adds up, with the accepted
+            ones, to `attempts`.
         requests: Answered requests of those attempts.
+        prompt_tokens: Of those requests; null if the endpoint does not count.
+        generated_tokens: Of those requests.
     """
 
-    rows: list[rows.Row]
+    parts: list[str]
+    accepted: int
     attempts: int
     rejected: Mapping[str, int]
     requests: int
@@ -49,84 +57,128 @@ class Selector:
     Args:
         recipe: Whose columns and filters decide.
         system_prompt: That every row was made with.
+        folder: For the rows; its content is replaced.
+        rows_per_shard: At most so many rows in a file.
     """
 
     recipe: Recipe
     system_prompt: str | None
-    _reasons: dict[int, str | None] = field(default_factory=dict)
-    _flat: dict[int, Flat] = field(default_factory=dict)
-    _selection: Selection | None = None
+    folder: Path
+    rows_per_shard: int = ROWS_PER_SHARD
+    _looked: dict[int, tuple[str | None, Flat]] = field(default_factory=dict)
+    _ledger: "_Ledger" = field(default_factory=lambda: _Ledger())
+    _accepted: Parts | None = None
+    _candidates: Parts | None = None
+    _slots: "array[int]" = field(default_factory=lambda: array("q"))
 
     def look(self, attempt: Attempt) -> str | None:
         """Say why an attempt is rejected, as far as its own row tells.
 
         Returns:
-            A gate's reason or the text of a filter; null when neither speaks against it. Filters
-            that need all rows are not applied, so fewer attempts may be accepted in the end.
+            A gate's reason or a filter; null when neither speaks against it. Filters that need
+            all rows are not applied, so fewer attempts may be accepted in the end.
         """
-        if attempt.slot not in self._reasons:
-            self._reasons[attempt.slot] = attempt.reason or self._own_filters(attempt)
-        return self._reasons[attempt.slot]
+        if attempt.reason is not None:
+            return attempt.reason
+        if attempt.slot not in self._looked:
+            self._looked[attempt.slot] = self._measure_alone(attempt)
+        return self._looked[attempt.slot][0]
 
-    def enough(self, attempts: list[Attempt]) -> bool:
-        """Say whether these attempts, all slots from 0 on, hold all rows of the recipe."""
-        self._selection = self._select(attempts)
-        return len(self._selection.rows) == self.recipe.rows
+    def take(self, attempt: Attempt) -> bool:
+        """Take the next attempt in slot order.
+
+        Returns:
+            Whether its own row speaks for it, as `look` says.
+
+        Raises:
+            ColumnError: A column breaks its own contract.
+            ShardError: The rows cannot be written.
+        """
+        reason = self.look(attempt)
+        self._ledger.add(attempt, reason)
+        _, flat = self._looked.pop(attempt.slot, (None, {}))
+        if self._corpus:
+            if attempt.reason is None:
+                self._slots.append(attempt.slot)
+                self._candidate_parts().append({name: flat[name] for name in self._own_dtypes})
+        elif reason is None and self._accepted_parts().count < self.recipe.rows:
+            self._slots.append(attempt.slot)
+            self._accepted_parts().append(self._complete(flat))
+        return reason is None
+
+    def enough(self) -> int:
+        """Return how many rows of all slots taken so far are accepted, at most the recipe's.
+
+        With columns that see every row this measures them, over all candidates: the rows of all
+        slots taken that passed the gates, released or not.
+        """
+        return self._settle() if self._corpus else self._accepted_parts().count
 
     @property
     def selection(self) -> Selection:
-        """What the last call of `enough` found."""
-        if self._selection is None:
-            raise RuntimeError("nothing was selected yet")
-        return self._selection
+        """What the slots taken so far give."""
+        parts = self._accepted_parts()
+        parts.close()
+        end = self._slots[parts.count - 1] + 1 if not self._corpus and parts.count else self._end
+        return Selection(parts.paths, parts.count, end, **self._ledger.until(end))
 
-    def _own_filters(self, attempt: Attempt) -> str | None:
-        """Measure a row by itself, keep the values, and apply the filters that need no others."""
-        own = [c for c in self.recipe.columns if not isinstance(c, CorpusColumn)]
+    _end: int = 0
+
+    @property
+    def _corpus(self) -> list[Column]:
+        return [c for c in self.recipe.columns if isinstance(c, CorpusColumn)]
+
+    @property
+    def _own(self) -> list[Column]:
+        return [c for c in self.recipe.columns if not isinstance(c, CorpusColumn)]
+
+    @property
+    def _own_dtypes(self) -> dict[str, str]:
+        measured = {name: dtype for c in self._own for name, dtype in c.features.items()}
+        return rows.dtypes(measured)
+
+    def _measure_alone(self, attempt: Attempt) -> tuple[str | None, Flat]:
+        """Measure a row by itself and apply the filters that need no others."""
         flat = self._row(attempt)
-        measured = measure(own, _columnar([flat], list(flat)))
-        self._flat[attempt.slot] = flat | {name: values[0] for name, values in measured.items()}
-        known = self._flat[attempt.slot]
-        steps = [step for step in self.recipe.filters if step.reads <= known.keys()]
-        return _named(filters.apply(steps, _columnar([known], list(known))))[0]
+        flat |= {name: values[0] for name, values in measure(self._own, _columnar(flat)).items()}
+        steps = [step for step in self.recipe.filters if step.reads <= flat.keys()]
+        return _named(filters.apply(steps, _columnar(flat)))[0], flat
 
-    def _select(self, attempts: Sequence[Attempt]) -> Selection:
-        candidates: list[Flat] = []
-        reasons: dict[int, str | None] = {}
-        seen: set[str] = set()
-        for attempt in attempts:
-            reason = attempt.reason
-            if attempt.response is not None:
-                # A repeated instruction leaves, whatever became of the first one's response, and
-                # whether or not its own response was asked for before the first one was known.
-                words = attempt.instruction.text.strip()
-                reason = gates.DUPLICATE if words in seen else reason
-                seen.add(words)
-            reasons[attempt.slot] = reason
-            if reason is None:
-                self.look(attempt)
-                candidates.append(self._flat[attempt.slot])
-        table = self._measure_together(candidates)
-        slots = [slot for slot, reason in reasons.items() if reason is None]
-        judged = _named(filters.apply(self.recipe.filters, table)) if candidates else []
-        reasons |= dict(zip(slots, judged, strict=True))
-        accepted = [i for i, reason in enumerate(judged) if reason is None][: self.recipe.rows]
-        end = slots[accepted[-1]] + 1 if accepted else len(attempts)
-        rejected = Counter(reason for reason in list(reasons.values())[:end] if reason)
-        return Selection(
-            rows=[self._complete(table, index) for index in accepted],
-            attempts=end,
-            rejected=dict(sorted(rejected.items(), key=lambda item: (-item[1], item[0]))),
-            **_spent(attempts[:end], reasons),
+    def _settle(self) -> int:
+        """Measure the columns that see every candidate, apply all filters, write the rows."""
+        tables = list(self._candidate_parts().tables())
+        if not tables:
+            return 0
+        table = pa.concat_tables(tables)
+        reads = {"id"}.union(
+            *(column.reads for column in self._corpus), *(f.reads for f in self.recipe.filters)
         )
+        known = {name: table[name].to_pylist() for name in table.column_names if name in reads}
+        known |= measure(self._corpus, known)
+        judged = _named(filters.apply(self.recipe.filters, known))
+        self._ledger.judge(self._slots, judged)
+        accepted = [at for at, reason in enumerate(judged) if reason is None][: self.recipe.rows]
+        self._accepted = None
+        parts = self._accepted_parts()
+        measured = [name for column in self._corpus for name in column.features]
+        for flat, at in zip(table.take(accepted).to_pylist(), accepted, strict=True):
+            parts.append(self._complete(flat | {name: known[name][at] for name in measured}))
+        self._end = self._slots[accepted[-1]] + 1 if accepted else len(self._ledger)
+        return len(accepted)
 
-    def _measure_together(self, candidates: Sequence[Flat]) -> dict[str, list[Any]]:
-        """Return all fields of all candidates, with the columns that see every candidate."""
-        if not candidates:
-            return {}
-        table = _columnar(candidates, list(candidates[0]))
-        corpus = [c for c in self.recipe.columns if isinstance(c, CorpusColumn)]
-        return table | measure(corpus, table)
+    def _candidate_parts(self) -> Parts:
+        if self._candidates is None:
+            schema = rows.flat_features(self._own_dtypes).arrow_schema
+            self._candidates = Parts(self.folder / "candidates", schema)
+        return self._candidates
+
+    def _accepted_parts(self) -> Parts:
+        if self._accepted is None:
+            dtypes = self.recipe.dtypes
+            schema = rows.features(dtypes).arrow_schema
+            folder = self.folder / "rows"
+            self._accepted = Parts(folder, schema, dtypes, self.rows_per_shard)
+        return self._accepted
 
     def _row(self, attempt: Attempt) -> Flat:
         assert attempt.response is not None
@@ -151,10 +203,63 @@ class Selector:
             **_evidence("response", response),
         }
 
-    def _complete(self, table: Mapping[str, Sequence[Any]], index: int) -> rows.Row:
-        """Return one released row: every declared field in order, and no evidence."""
-        flat = {name: table[name][index] for name in rows.dtypes(self.recipe.dtypes)}
-        return flat | {"messages": rows.messages(flat["instruction"], flat["response"])}
+    def _complete(self, flat: Flat) -> rows.Row:
+        """Return one released row: every declared field, and no evidence."""
+        row = {name: flat[name] for name in rows.dtypes(self.recipe.dtypes)}
+        return row | {"messages": rows.messages(row["instruction"], row["response"])}
+
+
+class _Ledger:
+    """Reason and cost of every slot, in 12 bytes each."""
+
+    def __init__(self) -> None:
+        self._names: list[str | None] = [None]
+        self._reasons = array("H")
+        self._requests = array("B")
+        self._prompt = array("l")
+        self._generated = array("l")
+
+    def __len__(self) -> int:
+        return len(self._reasons)
+
+    def add(self, attempt: Attempt, reason: str | None) -> None:
+        """Add the next slot.
+
+        The response of a duplicate costs nothing here: whether it was asked for depends on which
+        of the two instructions arrived first, and a lock must not.
+        """
+        answers = [attempt.instruction]
+        if attempt.response is not None and not attempt.repeats:
+            answers.append(attempt.response)
+        answered = [answer for answer in answers if answer.error is None]
+        prompt = [answer.prompt_tokens for answer in answered]
+        self._reasons.append(self._code(reason))
+        self._requests.append(len(answered))
+        self._prompt.append(-1 if None in prompt else sum(p for p in prompt if p is not None))
+        self._generated.append(sum(answer.generated_tokens for answer in answered))
+
+    def judge(self, slots: Sequence[int], reasons: Sequence[str | None]) -> None:
+        """Replace the reasons of some slots."""
+        for slot, reason in zip(slots, reasons, strict=True):
+            self._reasons[slot] = self._code(reason)
+
+    def until(self, end: int) -> dict[str, Any]:
+        """Return what the slots below `end` came to."""
+        counts = Counter(self._names[code] for code in self._reasons[:end])
+        counts.pop(None, None)
+        rejected = {name: count for name, count in counts.items() if name is not None}
+        prompt = self._prompt[:end]
+        return {
+            "rejected": dict(sorted(rejected.items(), key=lambda item: (-item[1], item[0]))),
+            "requests": sum(self._requests[:end]),
+            "prompt_tokens": None if -1 in prompt else sum(prompt),
+            "generated_tokens": sum(self._generated[:end]),
+        }
+
+    def _code(self, reason: str | None) -> int:
+        if reason not in self._names:
+            self._names.append(reason)
+        return self._names.index(reason)
 
 
 def _evidence(part: str, answer: Answer) -> Flat:
@@ -170,26 +275,5 @@ def _named(judged: Sequence[str | None]) -> list[str | None]:
     return [None if text is None else f"filter: {text}" for text in judged]
 
 
-def _columnar(flats: Sequence[Flat], names: Sequence[str]) -> dict[str, list[Any]]:
-    return {name: [flat[name] for flat in flats] for name in names}
-
-
-def _spent(attempts: Sequence[Attempt], reasons: Mapping[int, str | None]) -> dict[str, Any]:
-    """Add up what the attempts cost.
-
-    The response of a duplicate is left out: whether it was asked for depends on which of the
-    two instructions arrived first, and a lock must not.
-    """
-    answers = [attempt.instruction for attempt in attempts]
-    answers += [
-        attempt.response
-        for attempt in attempts
-        if attempt.response is not None and reasons[attempt.slot] != gates.DUPLICATE
-    ]
-    answered = [answer for answer in answers if answer.error is None]
-    prompt = [answer.prompt_tokens for answer in answered]
-    return {
-        "requests": len(answered),
-        "prompt_tokens": None if None in prompt else sum(p for p in prompt if p is not None),
-        "generated_tokens": sum(answer.generated_tokens for answer in answered),
-    }
+def _columnar(flat: Flat) -> dict[str, list[Any]]:
+    return {name: [value] for name, value in flat.items()}

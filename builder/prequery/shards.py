@@ -1,11 +1,13 @@
-"""Hand accepted rows over to `datasets`, and name the files it writes.
+"""Write rows as Parquet parts, and name the files of a release.
 
 One part is one shard of the release: where files are cut depends on the rows alone, never on
 `num_proc` or on the sizes that a writer measures.
 """
 
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import pyarrow as pa
@@ -15,47 +17,86 @@ from prequery import rows
 from prequery.errors import ShardError
 
 ROWS_PER_SHARD = 50_000
+ROWS_PER_GROUP = 1_000
 
 
-def write_parts(
-    accepted: Sequence[rows.Row],
-    columns: Mapping[str, str],
-    folder: Path,
-    rows_per_shard: int = ROWS_PER_SHARD,
-) -> list[str]:
-    """Write accepted rows as Parquet parts, in slot order.
+@dataclass
+class Parts:
+    """A folder of Parquet parts, written row by row in slot order.
 
     Args:
-        accepted: Complete rows.
-        columns: Field name to dtype, of the recipe's columns.
-        folder: Emptied first; inside the journal's folder.
-        rows_per_shard: At most so many rows in a part.
-
-    Returns:
-        Paths of the parts. Each becomes one shard.
-
-    Raises:
-        ColumnError: A row does not fit the schema.
-        ShardError: The folder cannot be written.
+        folder: Emptied at the first row.
+        schema: Of every part.
+        columns: Field name to dtype of the recipe's columns: rows are held against the released
+            schema. Null: rows are written as they are.
+        rows_per_part: At most so many rows in a part.
     """
-    rows.check(accepted, columns)
-    schema = rows.features(columns).arrow_schema
-    paths: list[str] = []
-    try:
-        shutil.rmtree(folder, ignore_errors=True)
-        folder.mkdir(parents=True)
-        for start in range(0, len(accepted), rows_per_shard):
-            table = pa.Table.from_pylist(accepted[start : start + rows_per_shard], schema=schema)
-            path = folder / f"part-{len(paths):05d}.parquet"
-            pq.write_table(table, path)
-            paths.append(str(path))
-    except OSError as error:
-        raise ShardError(
-            f"the accepted rows cannot be written: {error.strerror}",
-            str(folder),
-            "make room or correct the permissions, then run the same command: nothing is lost",
-        ) from None
-    return paths
+
+    folder: Path
+    schema: pa.Schema
+    columns: Mapping[str, str] | None = None
+    rows_per_part: int = ROWS_PER_SHARD
+    count: int = 0
+    paths: list[str] = field(default_factory=list)
+    _waiting: list[rows.Row] = field(default_factory=list)
+    _writer: pq.ParquetWriter | None = None
+    _in_part: int = 0
+
+    def append(self, row: rows.Row) -> None:
+        """Add a row.
+
+        Raises:
+            ColumnError: The row does not fit the schema.
+            ShardError: The folder cannot be written.
+        """
+        self._waiting.append(row)
+        self.count += 1
+        full = self._in_part + len(self._waiting) >= self.rows_per_part
+        if full or len(self._waiting) >= ROWS_PER_GROUP:
+            self._write()
+        if full:
+            self.close()
+
+    def close(self) -> None:
+        """Finish the part that is open.
+
+        Raises:
+            ColumnError: A row does not fit the schema.
+            ShardError: The folder cannot be written.
+        """
+        self._write()
+        if self._writer is not None:
+            with _room(self.folder):
+                self._writer.close()
+            self._writer, self._in_part = None, 0
+
+    def tables(self) -> Iterator[pa.Table]:
+        """Yield the parts, closed."""
+        self.close()
+        for path in self.paths:
+            yield read_part(path)
+
+    def _write(self) -> None:
+        if not self._waiting:
+            return
+        if self.columns is not None:
+            rows.check(self._waiting, self.columns)
+        table = pa.Table.from_pylist(self._waiting, schema=self.schema)
+        with _room(self.folder):
+            if self._writer is None:
+                self._open()
+            assert self._writer is not None
+            self._writer.write_table(table)
+        self._in_part += len(self._waiting)
+        self._waiting = []
+
+    def _open(self) -> None:
+        if not self.paths:
+            shutil.rmtree(self.folder, ignore_errors=True)
+            self.folder.mkdir(parents=True)
+        path = self.folder / f"part-{len(self.paths):05d}.parquet"
+        self._writer = pq.ParquetWriter(path, self.schema)
+        self.paths.append(str(path))
 
 
 def read_part(path: str) -> pa.Table:
@@ -68,3 +109,16 @@ def read_part(path: str) -> pa.Table:
 def released_name(split: str, shard: int, shards: int) -> str:
     """Return a shard's name in a release, the one that the Hub's viewer knows."""
     return f"{split}-{shard:05d}-of-{shards:05d}.parquet"
+
+
+@contextmanager
+def _room(folder: Path) -> Iterator[None]:
+    """Name what went wrong when there is no room for rows."""
+    try:
+        yield
+    except OSError as error:
+        raise ShardError(
+            f"the accepted rows cannot be written: {error.strerror or error}",
+            str(folder),
+            "make room or correct the permissions, then run the same command: nothing is lost",
+        ) from None

@@ -7,12 +7,15 @@ all slots below a multiple of `window`, in order, and decides from their answers
 
 import asyncio
 import math
-from dataclasses import dataclass, field
+from collections import Counter
+from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 from prequery import gates, instructions, responses
+from prequery.budget import Budget
 from prequery.endpoint import Answer, Asks, Request
 from prequery.errors import AcceptanceError, EndpointError
+from prequery.firsts import Firsts
 from prequery.journal import Journal, Key, Pass
 from prequery.prefix import Prefix
 from prequery.recipe import Recipe
@@ -30,12 +33,14 @@ class Attempt:
         instruction: Of pass 1.
         response: Of pass 2; null when a gate kept it from being asked for.
         reason: Why it makes no row; null when nothing yet speaks against it.
+        repeats: Its instruction is that of a lower slot.
     """
 
     slot: int
     instruction: Answer
     response: Answer | None
     reason: str | None
+    repeats: bool = False
 
 
 class Observer(Protocol):
@@ -57,8 +62,11 @@ class Judge(Protocol):
     def look(self, attempt: Attempt) -> str | None:
         """Say why this attempt is rejected, as far as its own row tells."""
 
-    def enough(self, attempts: list[Attempt]) -> bool:
-        """Say whether these attempts, all slots from 0 on, hold all rows of the recipe."""
+    def take(self, attempt: Attempt) -> bool:
+        """Take the next attempt in slot order; say whether its own row speaks for it."""
+
+    def enough(self) -> int:
+        """Return how many rows of all slots taken so far are accepted."""
 
 
 class _NotHeldError(Exception):
@@ -77,6 +85,7 @@ class Synthesis:
         observer: Is told.
         endpoint: Whom to ask; null replays the journal and asks nobody.
         concurrency: Rows in flight at the same time, at most; null takes what the endpoint takes.
+        budget: Ends the stream when it is spent.
     """
 
     recipe: Recipe
@@ -86,37 +95,44 @@ class Synthesis:
     observer: Observer
     endpoint: Asks | None = None
     concurrency: int | None = None
-    _finished: dict[int, Attempt] = field(default_factory=dict)
-    _frontier: int = 0
-    _next: int = 0
+    budget: Budget = field(default_factory=Budget)
+    _finished: int = 0
     _passed: int = 0
     _unanswered: int = 0
+    _reasons: Counter[str] = field(default_factory=Counter)
+    _ahead: dict[int, Attempt] = field(default_factory=dict)
+    _frontier: int = 0
+    _passed_below: int = 0
+    _look_at: int = 0
+    _next: int = 0
     _doubtful: list[tuple[Key, Answer]] = field(default_factory=list)
-    _first_slot: dict[str, int] = field(default_factory=dict)
+    _firsts: Firsts = field(default_factory=Firsts)
     _in_flight: set[asyncio.Task[Attempt]] = field(default_factory=set)
     _over: "asyncio.Future[bool] | None" = None
     _stopping: bool = False
 
-    async def run(self) -> list[Attempt] | None:
+    async def run(self) -> bool:
         """Attempt slots until there are enough.
 
         Returns:
-            Every attempt that counts, in slot order; null when it was stopped before, or when
-            the journal alone does not have enough.
+            Whether the judge has all rows; false when it was stopped before, or when the journal
+            alone does not have enough.
 
         Raises:
             AcceptanceError: The model does not yield the rows within `max_attempts`.
             EndpointError: The endpoint is gone, or over 1 % of the attempts get no answer.
             JournalError: The disk is full or cannot be written.
         """
+        self._look_at = self.recipe.rows
         self._over = asyncio.get_running_loop().create_future()
         syncing = asyncio.create_task(self._sync_now_and_then())
+        self.budget.start()
         try:
             self._launch()
-            if await self._over:
+            enough = await self._over
+            if enough:
                 self._believe()
-                return [self._finished[slot] for slot in range(self._frontier)]
-            return None
+            return enough
         finally:
             syncing.cancel()
             for task in self._in_flight:
@@ -144,13 +160,13 @@ class Synthesis:
 
         A function of the recipe alone, because the rows of a release depend on it.
         """
-        return math.ceil(self.recipe.rows / 16)
+        return math.ceil(self.recipe.rows / 256)
 
     def _target(self) -> int:
         """Return how many slots are worth starting, as far as the finished ones tell."""
         missing = self.recipe.rows - self._passed
-        rate = (self._passed + 8) / (len(self._finished) + 10)
-        wanted = len(self._finished) + max(missing, 0) / rate
+        rate = (self._passed + 8) / (self._finished + 10)
+        wanted = self._finished + max(missing, 0) / rate
         # The next look is always worth reaching: corpus filters may have taken rows away.
         least = self._frontier + self.window
         windows = math.ceil(max(wanted, least) / self.window)
@@ -204,45 +220,54 @@ class Synthesis:
             self._launch()
 
     def _finish(self, attempt: Attempt) -> None:
-        """Count a finished slot, and look whether there are enough at every whole window."""
+        """Count a finished slot, and hand over in order what is whole up to here."""
         assert self._over is not None
-        most = self.recipe.max_attempts
         try:
-            self._finished[attempt.slot] = attempt
             reason = self.judge.look(attempt)
+            self._finished += 1
             self._passed += reason is None
+            if reason is not None:
+                self._reasons[reason] += 1
             self.observer.attempted(attempt, reason)
             if reason in (gates.REFUSED, gates.FAILED):
                 self._count_unanswered(attempt)
-            while self._frontier in self._finished and not self._over.done():
-                self._frontier += 1
-                if self._frontier % self.window == 0 or self._frontier == most:
-                    self._look()
+            self._ahead[attempt.slot] = attempt
+            while self._frontier in self._ahead and not self._over.done():
+                self._take(self._ahead.pop(self._frontier))
         except Exception as error:  # noqa: BLE001 - a callback's error would vanish in the loop
             self._over.set_exception(error)
 
+    def _take(self, attempt: Attempt) -> None:
+        """Hand over the attempt at the frontier, and look whether there are enough."""
+        if attempt.response is not None:
+            # All lower slots are in, so now it is certain which one was first.
+            first = self._firsts.note(attempt.instruction.text.strip(), attempt.slot)
+            if first < attempt.slot:
+                attempt = replace(attempt, reason=gates.DUPLICATE, repeats=True)
+        self._passed_below += self.judge.take(attempt)
+        self._frontier += 1
+        if self._frontier % self.window == 0 or self._frontier == self.recipe.max_attempts:
+            self._look()
+
     def _look(self) -> None:
+        """Decide from all slots below the frontier; the same however their answers arrived."""
         assert self._over is not None
-        attempts = [self._finished[slot] for slot in range(self._frontier)]
-        passed = sum(self.judge.look(attempt) is None for attempt in attempts)
-        if passed >= self.recipe.rows and self.judge.enough(attempts):
-            self._over.set_result(True)
+        if self._passed_below >= self._look_at:
+            missing = self.recipe.rows - self.judge.enough()
+            if missing <= 0:
+                self._over.set_result(True)
+            # Every further slot brings one row at most: looking earlier would be in vain.
+            self._look_at = self._passed_below + missing
         elif self._frontier >= 100:
-            # Two standard errors above what was seen: a build that cannot succeed ends early,
-            # and the decision is the same however the answers arrived.
-            likely = (passed + 2 * math.sqrt(passed) + 2) / self._frontier
-            if self.recipe.rows / likely > self.recipe.max_attempts:
+            # Two standard errors above what was seen: a build that cannot succeed ends early.
+            likely = self._passed_below + 2 * math.sqrt(self._passed_below) + 2
+            if self.recipe.rows * self._frontier > likely * self.recipe.max_attempts:
                 raise self._unreachable()
 
     def _unreachable(self) -> AcceptanceError:
-        reasons: dict[str, int] = {}
-        for attempt in self._finished.values():
-            reason = self.judge.look(attempt)
-            if reason is not None:
-                reasons[reason] = reasons.get(reason, 0) + 1
-        top = sorted(reasons.items(), key=lambda item: (-item[1], item[0]))[:3]
+        top = sorted(self._reasons.items(), key=lambda item: (-item[1], item[0]))[:3]
         shown = "; ".join(f"{count} x {reason}" for reason, count in top)
-        seen = max(len(self._finished), 1)
+        seen = max(self._finished, 1)
         return AcceptanceError(
             f"{self._passed} of {seen} attempts were accepted ({self._passed / seen:.0%}): "
             f"{self.recipe.rows} rows are out of reach within {self.recipe.max_attempts} attempts",
@@ -253,7 +278,7 @@ class Synthesis:
     def _count_unanswered(self, attempt: Attempt) -> None:
         """Stop when more than 1 % of the attempts, and more than two, got no answer."""
         self._unanswered += 1
-        seen = len(self._finished)
+        seen = self._finished
         if self._unanswered >= 3 and self._unanswered > MOST_UNANSWERED_RATIO * seen:
             answer = attempt.response or attempt.instruction
             verb, fix = (
@@ -298,14 +323,11 @@ class Synthesis:
     def _gate(self, slot: int, instruction: Answer) -> str | None:
         """Apply the cheap gates, and spare the response of a repeated instruction.
 
-        A lower slot may come later; then both have responses, and `selection` keeps the lower.
+        A lower slot may come later; then both have responses, and `_take` keeps the lower.
         """
         reason = gates.instruction_reason(instruction, self.prefix.stop)
-        if reason is None:
-            first = self._first_slot.setdefault(instruction.text.strip(), slot)
-            if first < slot:
-                return gates.DUPLICATE
-            self._first_slot[instruction.text.strip()] = slot
+        if reason is None and self._firsts.note(instruction.text.strip(), slot) < slot:
+            return gates.DUPLICATE
         return reason
 
     async def _ask(self, key: Key, request: Request) -> Answer:
@@ -323,6 +345,9 @@ class Synthesis:
             self._believe()
             self.journal.record(key, answer)
             self.observer.answered(key.made, answer)
+            self.budget.spend(answer)
+            if self.budget.spent():
+                self.stop()
         return answer
 
     def _believe(self) -> None:
@@ -337,6 +362,8 @@ class Synthesis:
         """Bring the journal to the disk once a second, beside the event loop."""
         while True:
             await asyncio.sleep(SYNC_INTERVAL_S)
+            if self.budget.spent():
+                self.stop()
             try:
                 await asyncio.to_thread(self.journal.sync)
             except Exception as error:  # noqa: BLE001 - as in _finish

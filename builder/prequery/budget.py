@@ -1,0 +1,70 @@
+"""Stop a build before it spends more than it may."""
+
+import time
+from dataclasses import dataclass, field
+
+from prequery.endpoint import Answer
+
+
+@dataclass(frozen=True)
+class Price:
+    """What tokens cost.
+
+    Args:
+        usd_per_million_prompt_tokens: 0 or more.
+        usd_per_million_generated_tokens: 0 or more.
+    """
+
+    usd_per_million_prompt_tokens: float = 0.0
+    usd_per_million_generated_tokens: float = 0.0
+
+    def usd(self, prompt_tokens: int | None, generated_tokens: int) -> float:
+        """Return what so many tokens cost; prompt tokens that nobody counted cost nothing."""
+        return (
+            self.usd_per_million_prompt_tokens * (prompt_tokens or 0)
+            + self.usd_per_million_generated_tokens * generated_tokens
+        ) / 1e6
+
+
+@dataclass
+class Budget:
+    """What this session may spend; answers that the journal holds already are free.
+
+    Rows in flight when a limit is reached are finished, so it is passed by as much as these take.
+
+    Args:
+        max_tokens: Prompt and generated tokens together; null is no limit.
+        max_seconds: From the first request on; null is no limit.
+        max_cost_usd: By `price`; null is no limit.
+        price: What tokens cost.
+    """
+
+    max_tokens: int | None = None
+    max_seconds: float | None = None
+    max_cost_usd: float | None = None
+    price: Price = field(default_factory=Price)
+    prompt_tokens: int = 0
+    generated_tokens: int = 0
+    _started: float | None = None
+
+    def start(self) -> None:
+        """Begin to count the seconds."""
+        self._started = time.monotonic()
+
+    def spend(self, answer: Answer) -> None:
+        """Count an answer that came from an endpoint."""
+        self.prompt_tokens += answer.prompt_tokens or 0
+        self.generated_tokens += answer.generated_tokens
+
+    def spent(self) -> str | None:
+        """Say which limit is reached; null when none is."""
+        tokens = self.prompt_tokens + self.generated_tokens
+        if self.max_tokens is not None and tokens >= self.max_tokens:
+            return f"{tokens} tokens are spent, {self.max_tokens} may be"
+        cost = self.price.usd(self.prompt_tokens, self.generated_tokens)
+        if self.max_cost_usd is not None and cost >= self.max_cost_usd:
+            return f"{cost:.4f} USD are spent, {self.max_cost_usd:g} may be"
+        seconds = time.monotonic() - self._started if self._started is not None else 0.0
+        if self.max_seconds is not None and seconds >= self.max_seconds:
+            return f"{seconds:.0f} s are spent, {self.max_seconds:g} may be"
+        return None
