@@ -10,9 +10,10 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
+import fsspec
 import pyarrow.parquet as pq
 import pytest
 from aiohttp import web
@@ -205,6 +206,35 @@ def test_a_killed_build_asks_for_nothing_twice_and_writes_the_same_bytes(
     assert sum(rows_asked.values()) - len(rows_asked) <= 3 * kills
 
 
+@pytest.mark.parametrize("builders", [2, 4])
+def test_several_builders_on_one_journal_write_the_same_bytes(
+    tmp_path: Path, builders: int
+) -> None:
+    """They share the work by leases; one of them is killed, and the others carry on."""
+    recipe = tmp_path / "scripted.yaml"
+    recipe.write_text(recipe_text(300))
+    with ScriptedTgi().serving() as server:
+        build(recipe, server, tmp_path / "whole")
+        os.environ["PREQUERY_HOME"] = str(tmp_path / "other")
+        server.asked.clear()
+        server.delay_s = 0.1
+        with ExitStack() as stack:
+            processes = [
+                stack.enter_context(running(recipe, server, tmp_path / f"out{number}"))
+                for number in range(builders)
+            ]
+            assert wait_for(server, 200, processes[0]), processes[0].communicate()[1]
+            processes[0].kill()
+            for process in processes[1:]:
+                _, said = process.communicate(timeout=60)
+                assert process.returncode == 0, said
+
+    for number in range(1, builders):
+        assert digests(tmp_path / f"out{number}") == digests(tmp_path / "whole")
+    rows_asked = {k: n for k, n in server.asked.items() if '"max_new_tokens": 32' not in k}
+    assert sum(rows_asked.values()) - len(rows_asked) <= 16 + 64
+
+
 def test_ctrl_c_finishes_what_is_in_flight_and_names_the_way_on(
     recipe: Path, tmp_path: Path
 ) -> None:
@@ -315,7 +345,7 @@ resource.setrlimit(resource.RLIMIT_FSIZE, (4000, 4000))
     ("answered", "error"),
     [
         (False, "JournalError: the journal cannot be used: "),
-        (True, "ShardError: the accepted rows cannot be written: "),
+        (True, "ShardError: the rows cannot be written: "),
     ],
 )
 def test_a_place_without_room_is_named_and_loses_nothing(
@@ -498,3 +528,19 @@ def test_columns_that_see_every_row_decide_the_same_whatever_came_first(tmp_path
     assert all(row["min_neighbor_distance"] > 0.3 for row in rows)
     assert lock["build"]["rejected"]["filter: min_neighbor_distance > 0.3"] > 0
     assert lock["build"]["attempts"] == 30 + sum(lock["build"]["rejected"].values())
+
+
+def test_the_output_may_be_any_fsspec_url(recipe: Path, tmp_path: Path) -> None:
+    with ScriptedTgi().serving() as server:
+        build(recipe, server, tmp_path / "out")
+        options = Options(endpoints=(server.url,))
+        Magpie(recipe, options=options).download_and_prepare("memory://bucket/out")
+        again = Magpie(recipe, options=options)
+        again.download_and_prepare("memory://bucket/out")
+
+    store = fsspec.filesystem("memory")
+    stored = {path.removeprefix("/bucket/out/"): path for path in store.find("/bucket/out")}
+    assert stored.keys() == digests(tmp_path / "out").keys()
+    for name, path in stored.items():
+        assert store.cat_file(path) == (tmp_path / "out" / name).read_bytes(), name
+    assert again.build is None

@@ -96,13 +96,28 @@ def test_the_limit_settles_below_what_answers_429_and_never_falls_to_idle() -> N
 
     async def work(fleet: Fleet) -> None:
         await keep_full(fleet, 800)
-        assert 3 <= fleet.capacity <= 16
+        assert 3 <= fleet.capacity <= 12
 
     fleet, _ = run([server], work)
 
     (member,) = fleet.members
     assert member.answered == 800
     assert member.overloaded < 0.35 * 800
+
+
+def test_a_429_now_and_then_costs_no_concurrency() -> None:
+    async def fault(request: web.Request, body: Json, before: int) -> web.StreamResponse | None:
+        await asyncio.sleep(0.01)
+        chosen = body["parameters"]["seed"] % 50 == 0 and not before
+        return web.json_response({"error": "Model is overloaded"}, status=429) if chosen else None
+
+    async def work(fleet: Fleet) -> None:
+        await keep_full(fleet, 800)
+        assert fleet.capacity >= 12
+
+    fleet, _ = run([ScriptedTgi(fault=fault)], work)
+
+    assert fleet.members[0].overloaded == 16
 
 
 def test_an_explicit_limit_is_honoured() -> None:

@@ -4,6 +4,8 @@ import asyncio
 import json
 import math
 import socket
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -11,17 +13,17 @@ from pathlib import Path
 from typing import Any
 
 import aiohttp
-import jsonschema
 import pytest
 from huggingface_hub import InferenceClient
 from huggingface_hub.errors import ValidationError
 
+import tgi_openapi
 from plain_http import generate, get, post
 from prequery.local import process, weights
 from prequery.local.engine import fold
 from prequery.local.vocabulary import Piece, Span, Vocabulary, spans
+from tgi_openapi import check
 
-OPENAPI = Path(__file__).parents[2] / "shared" / "facts" / "tgi_openapi_3.3.6.json"
 SYSTEM = "You are a helpful AI assistant named SmolLM, trained by Hugging Face"
 PREFIX = f"<|im_start|>system\n{SYSTEM}<|im_end|>\n<|im_start|>user\n"
 REQUEST = f"{PREFIX}Say hi<|im_end|>\n<|im_start|>assistant\n"
@@ -44,26 +46,9 @@ def wait_until_idle(url: str) -> None:
 # What TGI's OpenAPI says
 
 
-def translated(node: Any) -> Any:
-    """Turn an OpenAPI 3.0 schema into a JSON schema: there, null is a keyword and not a type."""
-    if isinstance(node, list):
-        return [translated(item) for item in node]
-    if not isinstance(node, dict):
-        return node
-    plain = {key: translated(value) for key, value in node.items() if key != "nullable"}
-    return {"anyOf": [plain, {"type": "null"}]} if node.get("nullable") is True else plain
-
-
 @pytest.fixture(scope="module")
 def schemas() -> Any:
-    if not OPENAPI.exists():
-        pytest.skip(f"{OPENAPI} is not here")
-    return translated(json.loads(OPENAPI.read_text())["components"]["schemas"])
-
-
-def check(answer: object, schema: str, schemas: Any) -> None:
-    root = {"$ref": f"#/components/schemas/{schema}", "components": {"schemas": schemas}}
-    jsonschema.Draft202012Validator(root).validate(answer)
+    return tgi_openapi.load()
 
 
 @pytest.mark.parametrize(
@@ -671,5 +656,7 @@ def test_only_this_machine_is_listened_to(local_url: str) -> None:
         own_address = probe.getsockname()[0]
 
     assert local_url == f"http://127.0.0.1:{port}"
-    with pytest.raises(ConnectionRefusedError):
-        socket.create_connection((own_address, port), timeout=2).close()
+    # In a process of its own, because the tests' own may connect to nothing but the loopback.
+    code = f"import socket; socket.create_connection(({own_address!r}, {port}), timeout=2)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert "ConnectionRefusedError" in done.stderr

@@ -1,6 +1,7 @@
-"""The command line: build, probe, serve, recipe, columns, weights."""
+"""The command line: build, plan, rehearse, probe, serve, recipe, columns, weights."""
 
 import sys
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any, NoReturn
@@ -102,7 +103,8 @@ def build(
     endpoint: EndpointOption = None,
     token_env: TokenOption = None,
     journal: Annotated[
-        Path | None, typer.Option(help="Folder of all journals; default the user's data folder.")
+        str | None,
+        typer.Option(help="Folder or fsspec URL of all journals; default the user's data folder."),
     ] = None,
     num_proc: Annotated[int | None, typer.Option(min=1, help="Processes for conversion.")] = None,
     max_tokens: Annotated[
@@ -160,6 +162,147 @@ def _summary(builder: Any, place: str) -> None:
     out.print(Text(f"The dataset is in {place}. Load it:\n"), soft_wrap=True)
     out.print(Text("    from datasets import load_dataset"))
     out.print(Text(f'    ds = load_dataset("{place}", "{name}", split="train")'), soft_wrap=True)
+
+
+@app.command()
+def plan(
+    recipe: RecipeArgument,
+    endpoint: EndpointOption = None,
+    token_env: TokenOption = None,
+    journal: Annotated[
+        str | None,
+        typer.Option(help="Folder or fsspec URL of all journals; default the user's data folder."),
+    ] = None,
+    rows: Annotated[int, typer.Option(min=4, help="Rows to attempt for the estimate.")] = 32,
+) -> None:
+    """Estimate requests, tokens, time and cost, from the first rows of the build itself."""
+    from prequery.planning import plan as estimate
+    from prequery.progress import Progress
+    from prequery.recipe import load
+
+    loaded = load(recipe)
+    resume = f"prequery {_words(sys.argv[1:])}"
+    options = _options(endpoint, token_env, journal, resume)
+    with Progress(min(rows, loaded.rows), err) as shown:
+        made = estimate(loaded, options, rows, shown)
+    table = _quantities(
+        f"{made.rows} rows of {loaded.name}",
+        {"probe": made.probe, "expected": made.expected, "cautious": made.cautious},
+    )
+    out.print(table)
+    for reason, count in made.rejected.items():
+        out.print(Text(f"{count} of {made.probe.attempts} attempts rejected: {reason}"))
+    out.print(
+        Text(
+            "The probe is in the journal: the build does not pay for it again. Cautious: "
+            "acceptance two standard errors lower. Time is at the speed of so few rows at once: "
+            "an endpoint with room for more is faster. Filters over all rows are not in it."
+        ),
+        soft_wrap=True,
+    )
+
+
+FAULT_HELP = (
+    "KIND=SHARE of the requests, may be repeated; kinds: overloaded (429), unhealthy (503), "
+    "failed (424), reset, truncated, malformed, stall, drip."
+)
+
+
+@app.command()
+def rehearse(
+    recipe: RecipeArgument,
+    rows: Annotated[int, typer.Option(min=1, help="At most so many of the recipe's.")] = 1000,
+    endpoints: Annotated[int, typer.Option(min=1, max=256, help="Simulated endpoints.")] = 1,
+    slots: Annotated[int, typer.Option(min=1, help="Answers that each decodes at once.")] = 256,
+    tokens_per_s: Annotated[
+        float, typer.Option(min=0.1, help="Of one answer, when its endpoint is busy.")
+    ] = 50.0,
+    instruction_tokens: Annotated[float, typer.Option(min=4, help="Median length.")] = 25.0,
+    response_tokens: Annotated[float, typer.Option(min=4, help="Median length.")] = 350.0,
+    fault: Annotated[list[str] | None, typer.Option(help=FAULT_HELP)] = None,
+    speed_up: Annotated[
+        float, typer.Option(min=1, help="Run so many times as fast; times are told as they were.")
+    ] = 10.0,
+) -> None:
+    """Rehearse a build against a simulated fleet: no model, no cost, nothing kept."""
+    import datasets
+
+    datasets.disable_progress_bars()
+    from prequery.recipe import load
+    from prequery.rehearsal import rehearse as run
+    from prequery.simulation import Lengths, Machine, Settings
+
+    loaded = load(recipe)
+    settings = Settings(
+        machines=(Machine(slots=slots, token_s=1 / tokens_per_s),) * endpoints,
+        lengths=Lengths(instruction_median=instruction_tokens, response_median=response_tokens),
+        faults=_faults(fault or []),
+    )
+    done = run(loaded, settings, rows, speed_up)
+    title = f"{done.rows} rows of {loaded.name}, rehearsed"
+    columns = {"rehearsed": done.spent, f"all {done.wanted} rows": done.whole}
+    out.print(_quantities(title, columns))
+    out.print(
+        Text("busy, tail included: " + ", ".join(f"{share:.0%}" for share in done.utilisation))
+    )
+    for kind, count in done.faults.items():
+        out.print(Text(f"played: {count} x {kind}"))
+    for reason, count in done.rejected.items():
+        out.print(Text(f"{count} of {done.spent.attempts} attempts rejected: {reason}"))
+    if done.cpu_ratio > 0.8:
+        out.print(
+            Text(
+                f"The builder itself used {done.cpu_ratio:.0%} of a core: the times are too long. "
+                "Rehearse with a smaller --speed-up."
+            ),
+            soft_wrap=True,
+        )
+    out.print(
+        Text(
+            "Simulated: the model, its words, lengths and speed. Real: everything else. The share "
+            "of attempts that pass is the real model's affair: ask it with `prequery plan`."
+        ),
+        soft_wrap=True,
+    )
+
+
+def _faults(given: list[str]) -> Any:
+    from prequery.simulation.settings import KINDS, Faults
+
+    rates: dict[str, float] = {}
+    for one in given:
+        kind, _, share = one.partition("=")
+        try:
+            rates[kind] = float(share)
+        except ValueError:
+            rates[kind] = -1.0
+        if kind not in KINDS or not 0 <= rates[kind] <= 1 or sum(rates.values()) > 1:
+            raise typer.BadParameter(f"{one!r} is not a fault: {FAULT_HELP}")
+    return Faults(**rates)
+
+
+def _quantities(title: str, columns: dict[str, Any]) -> Table:
+    """Draw what attempts need, one column for each case."""
+    table = Table(title=title, title_justify="left", box=None, pad_edge=False)
+    table.add_column("")
+    for name in columns:
+        table.add_column(Text(name), justify="right")
+
+    def row(name: str, shown: Callable[[Any], str]) -> None:
+        table.add_row(name, *(shown(quantity) for quantity in columns.values()))
+
+    row("attempts", lambda q: f"{q.attempts:,}")
+    row("requests", lambda q: f"{q.requests:,}")
+    row("prompt tokens", lambda q: "?" if q.prompt_tokens is None else f"{q.prompt_tokens:,}")
+    row("generated tokens", lambda q: f"{q.generated_tokens:,}")
+    row("time", lambda q: "?" if q.seconds is None else _clock(q.seconds))
+    row("cost", lambda q: "no price in endpoint" if q.usd is None else f"{q.usd:,.4f} USD")
+    return table
+
+
+def _clock(seconds: float) -> str:
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes // 60}:{minutes % 60:02d}:{rest:02d}"
 
 
 @app.command()
@@ -334,14 +477,15 @@ def version(
 def _options(
     endpoint: list[str] | None,
     token_env: str | None,
-    journal: Path | None = None,
+    journal: str | None = None,
     resume: str = "",
 ) -> Any:
     from prequery.pipeline import Options
     from prequery.recipe import check_url
 
     checked = tuple(check_url(one, "--endpoint") for one in endpoint or ())
-    return Options(checked, token_env, journal, resume)
+    place = Path(journal) if journal and "://" not in journal else journal
+    return Options(checked, token_env, place, resume)
 
 
 def _words(arguments: list[str]) -> str:

@@ -1,9 +1,10 @@
 """Several endpoints that serve one model, asked as one.
 
-Work flows to whoever has room. Each member's limit follows what it can take: it halves on 429 and
-grows by one for every round of answers (AIMD), up to what `/info` says. A member that is gone is
-left at once, looked after every second, and taken back when it is healthy and still serves the
-same model. Urgent requests, those of pass 2, go first, so that few rows are open at a time.
+Work flows to whoever has room, the faster ones first. Each member's limit follows what it can
+take: it falls on 429 and grows by one for every round of answers (AIMD), up to what `/info` says. A
+member that is gone is left at once, looked after every second, and taken back when it is healthy
+and still serves the same model. Urgent requests, those of pass 2, go first, so that few rows are
+open at a time.
 """
 
 import asyncio
@@ -66,6 +67,8 @@ class Member:
     faulty: int = 0
     _faults_in_a_row: int = 0
     _latencies_s: deque[float] = field(default_factory=lambda: deque(maxlen=256))
+    _outcomes: deque[int] = field(default_factory=lambda: deque(maxlen=64))
+    _pace_s: float = 0.0
     _last_cut: float = 0.0
 
     @property
@@ -73,28 +76,52 @@ class Member:
         """Share of its limit that is free; 0 or less when it has enough."""
         return (int(self.limit) - self.in_flight) / self.limit if self.healthy else 0.0
 
+    @property
+    def cost(self) -> float:
+        """How long a token takes here, more the fuller it is: to compare members that have room."""
+        return self._pace_s * (0.5 + self.in_flight / self.limit)
+
     def timeout_s(self, longest_s: float) -> float:
         """Return how long an answer may take, from those that came."""
         if len(self._latencies_s) < 32:
             return longest_s
         return min(longest_s, max(LEAST_TIMEOUT_S, SLOWEST * max(self._latencies_s)))
 
-    def note_answer(self, latency_s: float) -> None:
-        """Grow the limit by one for every round of good answers."""
+    def note_answer(self, latency_s: float, tokens: int, level: int) -> None:
+        """Grow the limit by one for every round of good answers.
+
+        Args:
+            latency_s: From sending to the answer.
+            tokens: Of the answer.
+            level: Requests in flight when it was sent, this one included.
+        """
         self.answered += 1
         self._faults_in_a_row = 0
         self._latencies_s.append(latency_s)
+        self._outcomes.append(level)
+        pace_s = latency_s / max(tokens, 1)
+        self._pace_s = 0.95 * self._pace_s + 0.05 * pace_s if self._pace_s else pace_s
         self.limit = min(self.ceiling, self.limit + 1 / self.limit)
 
-    def note_overload(self, sent_at: float) -> None:
-        """Halve the limit, once for all requests that were sent before the last time.
+    def note_overload(self, sent_at: float, level: int) -> None:
+        """Lower the limit, once for all requests that were sent before the last time.
 
-        It never falls to nothing: an endpoint that others keep busy would be left idle by us.
+        It halves where a tenth of the requests are refused. Where fewer are, it falls below the
+        level that was refused if nothing was answered at that level lately; if something was,
+        the refusal had another cause, and a limit that fell for it would never recover. It never
+        falls to nothing: an endpoint that others keep busy would be left idle by us.
         """
         self.overloaded += 1
-        if sent_at > self._last_cut:
-            self._last_cut = time.monotonic()
-            self.limit = max(1.0, min(self.limit, self.in_flight) / 2)
+        self._outcomes.append(0)
+        if sent_at <= self._last_cut:
+            return
+        if self._outcomes.count(0) * 10 > len(self._outcomes):
+            self.limit = max(1.0, min(self.limit, level) / 2)
+        elif level > max(self._outcomes):
+            self.limit = max(1.0, (level - 1) * 0.9)
+        else:
+            return
+        self._last_cut = time.monotonic()
 
     def note_fault(self, lost: bool) -> bool:
         """Count a faulty answer; true when the member may be gone."""
@@ -209,12 +236,12 @@ class Fleet:
         avoid: Member | None = None
         while True:
             member = await self._place(urgent, where, avoid)
-            sent_at = time.monotonic()
+            sent_at, level = time.monotonic(), member.in_flight
             try:
                 timeout_s = member.timeout_s(self.patience.request_s)
                 answer = await member.endpoint.generate(request, timeout_s)
             except OverloadError:
-                member.note_overload(sent_at)
+                member.note_overload(sent_at, level)
                 busy_since = busy_since or sent_at
                 if sent_at - busy_since > self.patience.overloaded_s:
                     raise self._gave_up("429 to every try", busy_since, where) from None
@@ -232,7 +259,8 @@ class Fleet:
                 wait_s = 0.0 if elsewhere else self.patience.wait_s(faults - 1)
                 wait_s += self._retry_toll_s()
             else:
-                member.note_answer(time.monotonic() - sent_at)
+                latency_s = time.monotonic() - sent_at
+                member.note_answer(latency_s, answer.generated_tokens, level)
                 self._down_since = None
                 self._retries_left = min(self._retries_left + RETRY_RATIO, 1000.0)
                 return answer
@@ -246,7 +274,7 @@ class Fleet:
         if self._hopeless:
             raise self._hopeless
         waiting = self._urgent if urgent else self._patient
-        member = self._roomiest(avoid) if not self._urgent and (urgent or not waiting) else None
+        member = self._best(avoid) if not self._urgent and (urgent or not waiting) else None
         if member is None:
             future: asyncio.Future[Member] = asyncio.get_running_loop().create_future()
             waiting.append(future)
@@ -260,19 +288,18 @@ class Fleet:
         member.in_flight += 1
         return member
 
-    def _roomiest(self, avoid: Member | None = None) -> Member | None:
-        """Return the member with the largest free share of its limit."""
-        most, found = 0.0, None
-        for member in self.members:
-            if member is not avoid and (room := member.room) > most:
-                most, found = room, member
-        return found if found or avoid is None else self._roomiest()
+    def _best(self, avoid: Member | None = None) -> Member | None:
+        """Return the member with room where a request costs the least time."""
+        free = [one for one in self.members if one is not avoid and one.room > 0]
+        if free:
+            return min(free, key=lambda one: (one.cost, -one.room))
+        return None if avoid is None else self._best()
 
     def _serve_waiting(self) -> None:
         """Give room that came free to those who wait, the urgent ones first."""
         for waiting in (self._urgent, self._patient):
             while waiting:
-                member = self._roomiest()
+                member = self._best()
                 if member is None:
                     return
                 future = waiting.popleft()

@@ -19,7 +19,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from fsspec import AbstractFileSystem
 
-from prequery import card, lock
+from prequery import card, lock, shards
 from prequery.errors import ShardError
 from prequery.lock import Lock
 from prequery.recipe import Recipe
@@ -143,7 +143,7 @@ class Folder:
         """Yield the shards."""
         for path in self._shard_paths():
             with self.fs.open(path, "rb") as file:
-                yield pq.read_table(file)
+                yield shards.read(file)
 
     def _shard_paths(self) -> list[str]:
         return sorted(self.fs.glob(posixpath.join(self.shards, "train-*.parquet")))

@@ -80,6 +80,7 @@ class Magpie(ArrowBasedBuilder):
         self._show: Callable[[int], Shows] | None = show
         self._build: Build | None = None
         self._folder: Folder | None = None
+        self._work = Path()
         # A recipe of the user's own is no entry of BUILDER_CONFIGS, and may bear the name of one.
         self.BUILDER_CONFIGS = []
         super().__init__(
@@ -160,7 +161,8 @@ class Magpie(ArrowBasedBuilder):
 
     def _prepare(self, output_dir: Any, *args: Any, **kwargs: Any) -> None:
         try:
-            super().download_and_prepare(output_dir, *args, **kwargs)
+            with shards.work_folder() as self._work:
+                super().download_and_prepare(output_dir, *args, **kwargs)
         except Exception as error:
             # `datasets` wraps what happens inside; the user needs the error that names a fix.
             cause: BaseException | None = error
@@ -184,7 +186,7 @@ class Magpie(ArrowBasedBuilder):
     def _split_generators(self, dl_manager: Any) -> list[SplitGenerator]:
         assert self._show is not None
         with self._show(self.recipe.rows) as shown:
-            self._build = build(self.recipe, self.options, shown, self.rows_per_shard)
+            self._build = build(self.recipe, self.options, shown, self._work, self.rows_per_shard)
         return [SplitGenerator(name=Split.TRAIN, gen_kwargs={"parts": self._build.selection.parts})]
 
     def _generate_tables(self, parts: list[str]) -> Iterator[tuple[Key, pa.Table]]:

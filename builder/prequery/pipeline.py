@@ -37,7 +37,7 @@ class Options:
         endpoints: Addresses instead of the recipe's; none takes the recipe's. A token goes only
             to the recipe's own address: for others, name its variable here.
         token_env: Environment variable with the bearer token for `endpoints`.
-        journal: Folder of all journals; null takes the user's.
+        journal: Folder or, as text, fsspec URL of all journals; null takes the user's.
         resume: Command that carries on, for messages.
         max_tokens: Prompt and generated tokens that this session may spend.
         max_seconds: Time that it may take.
@@ -49,7 +49,7 @@ class Options:
 
     endpoints: tuple[str, ...] = ()
     token_env: str | None = None
-    journal: Path | None = None
+    journal: Path | str | None = None
     resume: str = "make the same call again"
     max_tokens: int | None = None
     max_seconds: float | None = None
@@ -70,12 +70,20 @@ def build(
     recipe: Recipe,
     options: Options,
     observer: Observer,
+    work: Path,
     rows_per_shard: int = shards.ROWS_PER_SHARD,
 ) -> Build:
     """Build the rows of a recipe.
 
     Answers that the journal holds are not asked for again; when it holds them all, no endpoint is
     needed.
+
+    Args:
+        recipe: What to build.
+        options: What changes no value.
+        observer: Is told how it gets on.
+        work: Folder of this process alone, for the rows until they are shards.
+        rows_per_shard: At most so many rows in a shard.
 
     Raises:
         BuildError: Naming what, where and what to do. Everything answered is in the journal.
@@ -85,8 +93,8 @@ def build(
         if len(journal):
             observer.said(f"{len(journal)} answers are in the journal {journal.folder}")
         if journal.damaged:
-            observer.said(f"{journal.damaged} damaged lines of the journal will be asked again")
-        rows = _Rows(recipe, folder, rows_per_shard)
+            observer.said(f"{journal.damaged} damaged answers will be asked for again")
+        rows = _Rows(recipe, work, rows_per_shard)
         pinned, selection = _replay(rows, journal) or run_async(
             _synthesize(rows, options, journal, observer)
         )

@@ -4,17 +4,21 @@ One part is one shard of the release: where files are cut depends on the rows al
 `num_proc` or on the sizes that a writer measures.
 """
 
+import os
 import shutil
+import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import IO
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from prequery import rows
 from prequery.errors import ShardError
+from prequery.journal import home
 
 ROWS_PER_SHARD = 50_000
 ROWS_PER_GROUP = 1_000
@@ -99,11 +103,48 @@ class Parts:
         self.paths.append(str(path))
 
 
+@contextmanager
+def work_folder() -> Iterator[Path]:
+    """Yield a folder of this process alone; those of dead processes are cleared away.
+
+    Raises:
+        ShardError: It cannot be made.
+    """
+    root = home() / "work"
+    with _room(root):
+        root.mkdir(parents=True, exist_ok=True)
+        for stale in root.iterdir():
+            if not _is_running(int(stale.name.partition("-")[0])):
+                shutil.rmtree(stale, ignore_errors=True)
+        folder = tempfile.TemporaryDirectory(prefix=f"{os.getpid()}-", dir=root)
+    with folder as name:
+        yield Path(name)
+
+
+def _is_running(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
+
+
 def read_part(path: str) -> pa.Table:
     """Return one part as a table."""
     # Opened here: `datasets` patches pyarrow for its builders so that a path stays open.
     with Path(path).open("rb") as file:
-        return pq.read_table(file)
+        return read(file)
+
+
+def read(file: IO[bytes]) -> pa.Table:
+    """Return a Parquet file as a table, read in this thread.
+
+    pyarrow's thread pools are not joined when a process ends: 1 of 40 command lines that had used
+    them aborted behind their last line (pyarrow 26).
+    """
+    return pq.ParquetFile(file, pre_buffer=False).read(use_threads=False)
 
 
 def released_name(split: str, shard: int, shards: int) -> str:
@@ -118,7 +159,7 @@ def _room(folder: Path) -> Iterator[None]:
         yield
     except OSError as error:
         raise ShardError(
-            f"the accepted rows cannot be written: {error.strerror or error}",
+            f"the rows cannot be written: {error.strerror or error}",
             str(folder),
             "make room or correct the permissions, then run the same command: nothing is lost",
         ) from None

@@ -1,8 +1,9 @@
 """Both passes as one stream: a row's response is asked for as soon as its instruction is in.
 
 Slots start in order, as many rows are in flight as the endpoint takes, and nothing waits for
-anything but its own row. Which rows a build has does not depend on any of that: `enough` looks at
-all slots below a multiple of `window`, in order, and decides from their answers alone.
+anything but its own row. Slots that another builder of the same journal works on are left to it.
+Which rows a build has does not depend on any of that: the judge takes all slots in order, and
+decides from their answers alone.
 """
 
 import asyncio
@@ -107,6 +108,7 @@ class Synthesis:
     _next: int = 0
     _doubtful: list[tuple[Key, Answer]] = field(default_factory=list)
     _firsts: Firsts = field(default_factory=Firsts)
+    _elsewhere: set[int] = field(default_factory=set)
     _in_flight: set[asyncio.Task[Attempt]] = field(default_factory=set)
     _over: "asyncio.Future[bool] | None" = None
     _stopping: bool = False
@@ -165,7 +167,7 @@ class Synthesis:
     def _target(self) -> int:
         """Return how many slots are worth starting, as far as the finished ones tell."""
         missing = self.recipe.rows - self._passed
-        rate = (self._passed + 8) / (self._finished + 10)
+        rate = (self._passed + 1) / (self._finished + 1)
         wanted = self._finished + max(missing, 0) / rate
         # The next look is always worth reaching: corpus filters may have taken rows away.
         least = self._frontier + self.window
@@ -184,11 +186,30 @@ class Synthesis:
             self._next += 1
             if held is not None:
                 self._finish(held)
+            elif self.journal.claim(slot):
+                self._start(slot)
             else:
-                task = asyncio.create_task(self._attempt(slot))
-                self._in_flight.add(task)
-                task.add_done_callback(self._landed)
+                self._elsewhere.add(slot)
         self._end_if_idle()
+
+    def _start(self, slot: int) -> None:
+        task = asyncio.create_task(self._attempt(slot))
+        self._in_flight.add(task)
+        task.add_done_callback(self._landed)
+
+    def _look_elsewhere(self) -> None:
+        """Take over what other builders of this journal answered, or left behind."""
+        for slot in sorted(self._elsewhere):
+            if self._over_now() or self._stopping:
+                return
+            held = self._held(slot)
+            if held is not None:
+                self._elsewhere.discard(slot)
+                self._finish(held)
+            elif len(self._in_flight) < self._room() and self.journal.claim(slot):
+                self._elsewhere.discard(slot)
+                self._start(slot)
+        self._launch()
 
     def _room(self) -> int:
         """Return how many rows may be in flight: each has one request with the endpoint."""
@@ -199,7 +220,7 @@ class Synthesis:
         if self._over and not self._in_flight and not self._over.done():
             if self.endpoint is None or self._stopping:
                 self._over.set_result(False)
-            else:
+            elif not self._elsewhere:
                 self._over.set_exception(self._unreachable())
 
     def _over_now(self) -> bool:
@@ -366,6 +387,9 @@ class Synthesis:
                 self.stop()
             try:
                 await asyncio.to_thread(self.journal.sync)
+                if self._elsewhere:
+                    await asyncio.to_thread(self.journal.refresh)
+                    self._look_elsewhere()
             except Exception as error:  # noqa: BLE001 - as in _finish
                 if self._over and not self._over.done():
                     self._over.set_exception(error)

@@ -1,0 +1,131 @@
+"""Rehearse a build: the same code, a simulated fleet, nothing kept and nothing paid."""
+
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import msgspec
+
+from prequery.magpie import Magpie, Shows
+from prequery.pipeline import Options, price
+from prequery.planning import Quantity
+from prequery.progress import Progress
+from prequery.recipe import Endpoint, Recipe
+from prequery.simulation import Counters, Settings, simulate
+
+
+@dataclass(frozen=True)
+class Rehearsal:
+    """What a rehearsed build did, and what the whole one would need.
+
+    Args:
+        rows: That were rehearsed.
+        wanted: That the recipe wants.
+        spent: What the fleet was asked for; times and prices as they would really be.
+        whole: The same for all rows of the recipe.
+        rejected: Reason to number of attempts.
+        counters: Of each endpoint.
+        utilisation: Of each endpoint: share of its slots' time in use.
+        faults: Kind to how often it was played, with `refused` for want of room.
+        cpu_ratio: Share of one core that the builder used while it asked. Near 1, the builder
+            and not the fleet decided the time: rehearse with less speed-up.
+    """
+
+    rows: int
+    wanted: int
+    spent: Quantity
+    whole: Quantity
+    rejected: dict[str, int]
+    counters: list[Counters]
+    utilisation: list[float]
+    faults: dict[str, int]
+    cpu_ratio: float
+
+
+def rehearse(
+    recipe: Recipe,
+    settings: Settings,
+    rows: int,
+    speed_up: float = 1.0,
+    show: Callable[[int], Shows] = Progress,
+) -> Rehearsal:
+    """Build some rows of a recipe against a simulated fleet, in a temporary folder.
+
+    Everything of a build is real but the model: its texts mean nothing, its lengths are those of
+    the settings, and its template is ChatML. So acceptance is not that of the real model.
+
+    Args:
+        recipe: What will be built. Its endpoint is not asked, and its token is not read.
+        settings: The fleet, with its real speed.
+        rows: Rows to build.
+        speed_up: The fleet is so many times as fast, and times are told as if it were not.
+        show: Makes the progress display.
+
+    Raises:
+        BuildError: As a build.
+    """
+    served = _sped_up(settings, speed_up, recipe)
+    with tempfile.TemporaryDirectory() as name, simulate(served) as fleet:
+        folder = Path(name)
+        short = replace(
+            recipe,
+            rows=min(rows, recipe.rows),
+            endpoint=Endpoint(concurrency=recipe.endpoint.concurrency),
+            # A lock beside the recipe pins the real model's prefix; here is another template.
+            source=str(folder / "recipe.yaml"),
+        )
+        options = Options(endpoints=tuple(fleet.urls), journal=folder / "journal")
+        builder = Magpie(short, options=options, show=show)
+        cpu = time.process_time()
+        builder.download_and_prepare(folder / "out", file_format="parquet")
+        cpu = time.process_time() - cpu
+        counters = fleet.counters()
+        build = builder.folder_lock()["build"]
+    seconds = max(one.last_at for one in counters) - min(one.first_at for one in counters)
+    prompt = sum(one.prompt_tokens for one in counters)
+    generated = sum(one.generated_tokens for one in counters)
+    spent = Quantity(
+        attempts=build["attempts"],
+        requests=sum(one.answered for one in counters),
+        prompt_tokens=prompt,
+        generated_tokens=generated,
+        seconds=seconds * speed_up,
+        usd=price(recipe).usd(prompt, generated) or None,
+    )
+    faults: Counter[str] = Counter()
+    for one in counters:
+        faults.update(one.faults | {"refused": one.refused})
+    return Rehearsal(
+        rows=short.rows,
+        wanted=recipe.rows,
+        spent=spent,
+        whole=spent.times(recipe.rows / short.rows),
+        rejected=build["rejected"],
+        counters=counters,
+        utilisation=[
+            one.utilisation(machine.slots)
+            for one, machine in zip(counters, served.machines, strict=True)
+        ],
+        faults={kind: count for kind, count in sorted(faults.items()) if count},
+        cpu_ratio=cpu / max(seconds, 1e-9),
+    )
+
+
+def _sped_up(settings: Settings, speed_up: float, recipe: Recipe) -> Settings:
+    """Return a fleet that is so many times as fast and serves the recipe's model."""
+    return msgspec.structs.replace(
+        settings,
+        machines=tuple(
+            msgspec.structs.replace(
+                machine,
+                token_s=machine.token_s / speed_up,
+                prefill_s=machine.prefill_s / speed_up,
+            )
+            for machine in settings.machines
+        ),
+        model_id=recipe.generator.model,
+        model_sha=recipe.generator.revision,
+    )

@@ -1,0 +1,205 @@
+"""Words without meaning: English sentences from lists, and TGI's answers made of them.
+
+An answer is put together from parts that are encoded once, because the benchmarks share their
+cores with this server: 34 KB of JSON cost some ten microseconds.
+"""
+
+import math
+import random
+import re
+import zlib
+from collections.abc import Sequence
+from functools import lru_cache
+from statistics import NormalDist
+
+from prequery.simulation.settings import Lengths
+
+SYSTEM = "You are a helpful assistant."
+USER = "<|im_start|>user\n"
+END = "<|im_end|>"
+END_ID = 2
+SENTENCES = 1021
+"""Of each kind. A prime: any stride visits all of them before one comes again."""
+
+_normal = NormalDist().inv_cdf
+_TOKEN = re.compile(r"<\|\w+\|>| ?\w+|\s|[^\w\s]")
+
+
+def _split(text: str, at: str = " ") -> list[str]:
+    return text.split(at)
+
+
+_DETERMINERS = _split("the a this every another that one each our their")
+_ADJECTIVES = _split(
+    "small bright early quiet modern simple careful local hidden gentle rapid steady ancient "
+    "useful common clever narrow patient honest fresh warm distant heavy smooth broken formal "
+    "curious golden hollow brief"
+)
+_NOUNS = _split(
+    "river teacher market garden engine letter village window student bridge recipe planet "
+    "doctor story machine harbor lesson forest budget number painter valley signal library "
+    "kitchen captain question mirror farmer journey theory sailor winter contract melody island "
+    "builder summer pattern orchard circuit lantern compass ticket museum railway"
+)
+_VERBS = _split(
+    "follows changes supports reaches explains watches carries improves remembers measures "
+    "protects describes crosses answers collects repairs inspires balances joins divides"
+)
+_LINKS = _split("because while although until before after since when whenever where")
+_PLACES = _split("near behind above under across beside within beyond toward around")
+_ASKING = _split(
+    "How|Why|When|What|Explain|Describe|Could you|Please tell me|Can you|I wonder|Write about|"
+    "Help me see|Summarize|Compare",
+    "|",
+)
+_ANSWERING = _split("Sure|Certainly|In short|Yes|Of course|Well|Here it is|To begin", "|")
+
+
+def tokens(text: str) -> list[dict[str, object]]:
+    """Split a text as the simulated tokenizer does: control tokens, words, the rest."""
+    return [
+        {"id": token_id(m[0]), "text": m[0], "start": m.start(), "stop": m.end()}
+        for m in _TOKEN.finditer(text)
+    ]
+
+
+@lru_cache(maxsize=256)  # of pass 1 all prompts are the same
+def count(text: str) -> int:
+    """Return how many tokens a text has."""
+    return len(_TOKEN.findall(text))
+
+
+def token_id(text: str) -> int:
+    """Return the id of a token."""
+    return END_ID if text == END else 3 + zlib.crc32(text.encode("utf-8", "replace")) % 130_000
+
+
+def chat(messages: Sequence[dict[str, str]]) -> str:
+    """Render a conversation in ChatML, with its default system prompt."""
+    given = list(messages)
+    if not given or given[0]["role"] != "system":
+        given = [{"role": "system", "content": SYSTEM}, *given]
+    turns = [f"<|im_start|>{m['role']}\n{m['content']}{END}\n" for m in given]
+    return "".join(turns) + "<|im_start|>assistant\n"
+
+
+class _Sentence:
+    """Tokens of a sentence, encoded: their texts, and their JSON."""
+
+    def __init__(self, texts: Sequence[str], chance: random.Random) -> None:
+        self.texts = tuple(texts)
+        self.encoded = tuple(_encoded(text, -chance.expovariate(1.5)) for text in texts)
+        self.text = "".join(texts)
+        self.whole = b",".join(self.encoded)
+
+
+class Writer:
+    """Writes answers. The same draw, length and pass give the same bytes.
+
+    Args:
+        seed: Other seeds give other sentences.
+    """
+
+    def __init__(self, seed: int) -> None:
+        chance = random.Random(seed)
+        self._more = [_Sentence(_sentence("", chance), chance) for _ in range(SENTENCES)]
+        self._first = {
+            True: [
+                _Sentence(_sentence(chance.choice(_ASKING), chance), chance)
+                for _ in range(SENTENCES)
+            ],
+            False: [
+                _Sentence(_sentence(chance.choice(_ANSWERING), chance), chance)
+                for _ in range(SENTENCES)
+            ],
+        }
+        self._ends = {
+            True: (_encoded("?", -0.2) + b"," + _encoded(END, -0.01, special=True), "?"),
+            False: (_encoded(".", -0.1) + b"," + _encoded(END, -0.01, special=True), "."),
+        }
+
+    def write(
+        self, draw: int, length: int, most: int, asking: bool, seed: int | None, details: bool
+    ) -> bytes:
+        """Return the body of an answer.
+
+        Args:
+            draw: Decides on the words; 64 bits.
+            length: Tokens that the model would write, with the end-of-turn token; 3 or more.
+            most: Tokens that it may write.
+            asking: Pass 1: an instruction.
+            seed: That was sent.
+            details: With the tokens, or the text alone.
+        """
+        cut = length > most
+        left = most if cut else length - 2  # the full stop and the end-of-turn token
+        at, stride = draw % SENTENCES, 1 + (draw >> 16) % (SENTENCES - 1)
+        texts, encoded = [], []
+        sentences = self._first[asking]
+        while left > 0:
+            sentence = sentences[at]
+            if len(sentence.texts) <= left:
+                texts.append(sentence.text)
+                encoded.append(sentence.whole)
+            else:
+                texts.extend(sentence.texts[:left])
+                encoded.extend(sentence.encoded[:left])
+            left -= len(sentence.texts)
+            sentences, at = self._more, (at + stride) % SENTENCES
+        if not cut:
+            end, mark = self._ends[asking]
+            texts.append(mark)
+            encoded.append(end)
+        text = "".join(texts).encode()
+        if not details:
+            return b'{"generated_text":"%b"}' % text
+        return (
+            b'{"generated_text":"%b","details":{"finish_reason":"%b","generated_tokens":%d,'
+            b'"seed":%b,"prefill":[],"tokens":[%b]}}'
+        ) % (
+            text,
+            b"length" if cut else b"eos_token",
+            most if cut else length,
+            b"null" if seed is None else b"%d" % seed,
+            b",".join(encoded),
+        )
+
+
+def length(draw: int, asking: bool, lengths: Lengths) -> int:
+    """Draw the length of an answer.
+
+    Args:
+        draw: 64 bits.
+        asking: Pass 1.
+        lengths: How they are distributed.
+
+    Returns:
+        Tokens with the end-of-turn token: 4 or more.
+    """
+    median = lengths.instruction_median if asking else lengths.response_median
+    return max(4, round(median * math.exp(lengths.sigma * _normal((draw + 0.5) / 2**64))))
+
+
+def _sentence(opening: str, chance: random.Random) -> list[str]:
+    """Return the tokens of one sentence; without an opening it follows on another one."""
+    pick = chance.choice
+
+    def thing() -> str:
+        return f"{pick(_DETERMINERS)} {pick(_ADJECTIVES)} {pick(_NOUNS)}"
+
+    told = (
+        f"{thing()} {pick(_VERBS)} {thing()} {pick(_PLACES)} {thing()} "
+        f"{pick(_LINKS)} {thing()} {pick(_VERBS)} {thing()}"
+    )
+    if opening:
+        comma = "," if opening in _ANSWERING else ""
+        text = f"{opening}{comma} {told}"
+    else:
+        text = f". {told.capitalize()}"
+    return _TOKEN.findall(text)
+
+
+def _encoded(text: str, logprob: float, special: bool = False) -> bytes:
+    flag = "true" if special else "false"
+    token = f'{{"id":{token_id(text)},"text":"{text}","logprob":{logprob:.7f},"special":{flag}}}'
+    return token.encode()

@@ -1,0 +1,70 @@
+"""Power loss at any write, sync, link, rename and deletion, and bugs that it would bring out."""
+
+from pathlib import Path
+
+import msgspec
+import pytest
+
+import crash_simulator
+from crash_simulator import (
+    LogsAreNotSynced,
+    LogsGoFirst,
+    NewLogsAreNotNamed,
+    NotingDisk,
+    SegmentsAreNotSynced,
+    act,
+    faults,
+)
+from prequery.endpoint import Answer
+from prequery.journal import Key, lines, wal
+
+STATES = 500
+
+
+def test_no_power_loss_brings_a_wrong_answer_or_takes_a_synced_one(tmp_path: Path) -> None:
+    session = act(tmp_path / "journal", NotingDisk(), 1)
+
+    kinds = {type(event).__name__ for event in session.events}
+    found = faults(session, STATES, 1, tmp_path)
+
+    assert kinds == {"Names", "Promise", "Sync", "SyncFolder", "Write"}
+    assert found == {}
+
+
+@pytest.mark.parametrize(
+    "disk", [LogsGoFirst, SegmentsAreNotSynced, LogsAreNotSynced, NewLogsAreNotNamed]
+)
+def test_the_simulator_catches_a_missing_or_late_sync(
+    tmp_path: Path, disk: type[NotingDisk]
+) -> None:
+    session = act(tmp_path / "journal", disk(), 1)
+
+    found = faults(session, STATES // 4, 1, tmp_path)
+
+    assert any(" lost" in fault and "0 lost" not in fault for fault in found), found
+    assert not any(fault[0] in "123456789" for fault in found)
+
+
+def test_the_simulator_catches_a_checksum_that_is_not_checked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def believed(line: bytes) -> tuple[Key, Answer] | None:
+        try:
+            found = lines._decode(line)
+        except msgspec.DecodeError:
+            return None
+        return Key(found.slot, found.made, found.turn, found.attempt), found.answer
+
+    session = act(tmp_path / "journal", NotingDisk(), 1)
+    monkeypatch.setattr(wal, "verified", believed)
+
+    found = faults(session, STATES // 4, 1, tmp_path)
+
+    assert any(fault[0] in "123456789" for fault in found), found
+
+
+def test_the_simulators_program_says_how_many_states_it_tried(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert crash_simulator.main(1) == 0
+    assert capsys.readouterr().out == "1 states, 0 with faults: {}\n"
