@@ -10,6 +10,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields
 from difflib import get_close_matches
+from functools import cached_property
 from importlib.resources.abc import Traversable
 from pathlib import Path
 from typing import Any
@@ -121,7 +122,7 @@ class Recipe:
     source: str
     text: str
 
-    @property
+    @cached_property
     def fingerprint(self) -> str:
         """SHA-256 of what decides an answer, in hexadecimal.
 
@@ -139,7 +140,7 @@ class Recipe:
             }
         )
 
-    @property
+    @cached_property
     def build_hash(self) -> str:
         """SHA-256 of what decides a released byte: the fingerprint and all that comes after."""
         return _digest(
