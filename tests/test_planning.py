@@ -96,8 +96,9 @@ def test_a_build_does_not_pay_for_its_plan_again(recipe: Path, tmp_path: Path) -
         (counters,) = fleet.counters()
 
     assert done.returncode == 0, done.stderr
-    # The four requests that prove the prefix come at every start.
-    assert counters.answered_again.pop(32) == 4
+    # The four requests that prove the prefix come at every start; none comes when the probe's
+    # surplus was enough for all rows.
+    assert counters.answered_again.pop(32, 0) in (0, 4)
     # What was in flight when the probe had enough was cancelled, and may have been answered.
     assert sum(counters.answered_again.values()) < 64
 

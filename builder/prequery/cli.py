@@ -318,6 +318,7 @@ def probe(
     from prequery import probe as probing
     from prequery.prefix import derive
     from prequery.recipe import load
+    from prequery.session import run_async
 
     loaded = load(recipe)
     options = _options(endpoint, token_env)
@@ -334,7 +335,7 @@ def probe(
                 verdict = probing.judge(answers, prefix)
                 out.print(Text(verdict.sentence(info.model_id), style="bold"), soft_wrap=True)
 
-    pipeline.run_async(run())
+    run_async(run())
 
 
 def _show_prefix(info: Any, prefix: Any) -> None:
@@ -446,6 +447,7 @@ def pin(
     from prequery import lock, pipeline
     from prequery.errors import RecipeError
     from prequery.recipe import load
+    from prequery.session import run_async
 
     loaded = load(recipe)
     path, options = lock.path_beside(loaded), _options(endpoint, token_env)
@@ -460,7 +462,7 @@ def pin(
                     what = f"the lock cannot be written: {error.strerror}"
                     raise RecipeError(what, str(path), "correct the permissions") from None
 
-    pipeline.run_async(run())
+    run_async(run())
     out.print(Text(f"wrote {path}"), soft_wrap=True)
 
 

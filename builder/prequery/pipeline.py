@@ -1,13 +1,10 @@
 """A build, stage after stage: this module is the table of contents."""
 
-import asyncio
-import signal
-import threading
-from collections.abc import Callable, Coroutine, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import msgspec
 
@@ -22,11 +19,8 @@ from prequery.lock import Lock
 from prequery.prefix import Prefix, check_model, derive, prove
 from prequery.recipe import LOCAL, Recipe
 from prequery.selection import Selection, Selector
+from prequery.session import run_async, until_interrupted
 from prequery.synthesis import Observer, Synthesis
-
-DRAIN_S = 30.0
-
-T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -115,9 +109,9 @@ class _Rows:
 
 def _replay(rows: _Rows, journal: Journal) -> tuple[Lock, Selection] | None:
     """Return a build whose answers are all in the journal; null when some are missing."""
-    if not journal.header:
-        return None
     recipe = rows.recipe
+    if not journal.header or len(journal) < 2 * recipe.rows:
+        return None  # every row has two answers
     prefix = Prefix.from_json(journal.header["made_with"]["prefix"])
     info = Info(**journal.header["notes"])
     selector = rows.selector(prefix)
@@ -146,7 +140,7 @@ async def _synthesize(
                 options.max_tokens, options.max_seconds, options.max_cost_usd, price(recipe)
             )
             stream = Synthesis(recipe, prefix, journal, selector, observer, endpoint, limit, budget)
-            enough = await _until_interrupted(stream, observer)
+            enough = await until_interrupted(stream, observer)
     spent = budget.spent()
     if not enough and spent:
         raise BudgetError(
@@ -200,75 +194,6 @@ async def meet(recipe: Recipe, endpoint: Asks) -> tuple[Info, Prefix]:
     info = await endpoint.info()
     check_model(info, recipe.generator, endpoint.address)
     return info, await derive(endpoint)
-
-
-def run_async(work: Coroutine[Any, Any, T]) -> T:
-    """Run a coroutine to its end, also where an event loop runs already, as in a notebook."""
-    if not _loop_is_running():
-        return asyncio.run(work)
-    result: list[T] = []
-    error: list[BaseException] = []
-
-    def run() -> None:
-        try:
-            result.append(asyncio.run(work))
-        except BaseException as raised:  # noqa: BLE001 - raised again in the caller's thread
-            error.append(raised)
-
-    thread = threading.Thread(target=run)
-    thread.start()
-    thread.join()
-    if error:
-        raise error[0]
-    return result[0]
-
-
-def _loop_is_running() -> bool:
-    try:
-        asyncio.get_running_loop()
-    except RuntimeError:
-        return False
-    return True
-
-
-async def _until_interrupted(stream: Synthesis, observer: Observer) -> bool:
-    """Run the stream; the first Ctrl-C or SIGTERM lets finish what is in flight."""
-    running = asyncio.ensure_future(stream.run())
-    with _signals(lambda: _stop(stream, running, observer)):
-        try:
-            return await running
-        except asyncio.CancelledError:
-            if stream.stopping:
-                return False
-            raise
-
-
-def _stop(stream: Synthesis, running: "asyncio.Future[Any]", observer: Observer) -> None:
-    if stream.stopping:
-        running.cancel()
-        return
-    observer.said(
-        f"stopping: {stream.in_flight} rows are in flight and get {DRAIN_S:.0f} s to finish; "
-        "once more stops at once"
-    )
-    stream.stop()
-    asyncio.get_running_loop().call_later(DRAIN_S, running.cancel)
-
-
-@contextmanager
-def _signals(on_signal: Callable[[], None]) -> Iterator[None]:
-    """Take SIGINT and SIGTERM over, where this is possible: in the main thread."""
-    loop = asyncio.get_running_loop()
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    for number in (signal.SIGINT, signal.SIGTERM):
-        loop.add_signal_handler(number, on_signal)
-    try:
-        yield
-    finally:
-        for number in (signal.SIGINT, signal.SIGTERM):
-            loop.remove_signal_handler(number)
 
 
 def _made_with(info: Info, prefix: Prefix) -> dict[str, Any]:
