@@ -141,7 +141,8 @@ def finished(
 
 
 MEASURED = "What the rows measure"
-REJECTED = {"cut off at max_new_tokens": 11, 'language == "en"': 9}
+LANGUAGE = 'filter: language == "en" and language_score > 0.3'
+REJECTED = {"cut off at max_new_tokens": 11, LANGUAGE: 9}
 
 
 def demo_card(count: int = 30, built: Recipe = DEMO) -> str:
@@ -296,8 +297,9 @@ def test_the_funnel_adds_up_and_names_filters_that_took_nothing() -> None:
 
     assert shown["made"] == ["50", "100.0 %"]
     assert shown["rejected: cut off at max_new_tokens"] == ["11", "22.0 %"]
-    assert shown['rejected: language == "en"'] == ["9", "18.0 %"]
-    assert shown["rejected: not response_loop"] == ["0", "0.0 %"]
+    assert shown[f"rejected: {LANGUAGE}"] == ["9", "18.0 %"]
+    assert shown["rejected: filter: not response_loop"] == ["0", "0.0 %"]
+    assert sum(name.startswith("rejected: filter: ") for name in shown) == len(DEMO.filters)
     assert shown["accepted"] == ["30", "60.0 %"]
     assert "1,234 requests,\n56,789 prompt tokens and 98,765 generated tokens" in demo_card()
 

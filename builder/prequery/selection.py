@@ -270,9 +270,13 @@ def _evidence(part: str, answer: Answer) -> Flat:
     }
 
 
+def filter_reason(text: str) -> str:
+    """Return a filter as a reason, told apart from those of the gates."""
+    return f"filter: {text}"
+
+
 def _named(judged: Sequence[str | None]) -> list[str | None]:
-    """Return filters' texts as reasons, apart from those of the gates."""
-    return [None if text is None else f"filter: {text}" for text in judged]
+    return [None if text is None else filter_reason(text) for text in judged]
 
 
 def _columnar(flat: Flat) -> dict[str, list[Any]]:

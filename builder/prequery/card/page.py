@@ -17,6 +17,7 @@ from prequery.card.markdown import Markdown
 from prequery.errors import ShardError
 from prequery.lock import Lock
 from prequery.recipe import Recipe, Sampling
+from prequery.selection import filter_reason
 
 TEMPLATE = "card.md.jinja"
 LANGUAGE_RATIO = 0.01
@@ -231,7 +232,8 @@ def _columns(recipe: Recipe, lock: Lock) -> list[dict[str, Any]]:
 
 def _rejected(recipe: Recipe, lock: Lock) -> list[tuple[str, int]]:
     """Return reasons and their attempts, most frequent first; filters that took none at the end."""
-    counts = dict.fromkeys((step.text for step in recipe.filters), 0) | lock["build"]["rejected"]
+    none = {filter_reason(step.text): 0 for step in recipe.filters}
+    counts = none | lock["build"]["rejected"]
     return sorted(counts.items(), key=lambda item: (-item[1], item[0]))
 
 
