@@ -41,6 +41,10 @@ TokenOption = Annotated[
     str | None,
     typer.Option(help="Environment variable with the bearer token for --endpoint."),
 ]
+JournalOption = Annotated[
+    str | None,
+    typer.Option(help="Folder or fsspec URL of all journals; default the user's data folder."),
+]
 ExactOption = Annotated[
     bool,
     typer.Option(help="Embedded model: one request at a time, so greedy texts repeat; slower."),
@@ -102,10 +106,7 @@ def build(
     ] = None,
     endpoint: EndpointOption = None,
     token_env: TokenOption = None,
-    journal: Annotated[
-        str | None,
-        typer.Option(help="Folder or fsspec URL of all journals; default the user's data folder."),
-    ] = None,
+    journal: JournalOption = None,
     num_proc: Annotated[int | None, typer.Option(min=1, help="Processes for conversion.")] = None,
     max_tokens: Annotated[
         int | None, typer.Option(min=1, help="Stop when this session has spent so many tokens.")
@@ -169,10 +170,7 @@ def plan(
     recipe: RecipeArgument,
     endpoint: EndpointOption = None,
     token_env: TokenOption = None,
-    journal: Annotated[
-        str | None,
-        typer.Option(help="Folder or fsspec URL of all journals; default the user's data folder."),
-    ] = None,
+    journal: JournalOption = None,
     rows: Annotated[int, typer.Option(min=4, help="Rows to attempt for the estimate.")] = 32,
 ) -> None:
     """Estimate requests, tokens, time and cost, from the first rows of the build itself."""
@@ -340,6 +338,8 @@ def probe(
 
 def _show_prefix(info: Any, prefix: Any) -> None:
     facts = Table.grid(padding=(0, 2))
+    facts.add_column()
+    facts.add_column(overflow="fold")
     facts.add_row("model", Text(f"{info.model_id}@{info.model_sha}"))
     facts.add_row("prefix", Text(repr(prefix.text)))
     facts.add_row("token ids", Text(" ".join(map(str, prefix.ids))))

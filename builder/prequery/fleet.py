@@ -14,7 +14,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AsyncExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from types import TracebackType
 from typing import Self
 
@@ -170,8 +170,10 @@ class Fleet:
             EndpointError: One does not answer, is no TGI, or serves another model than the first.
         """
         try:
+            # An address with nothing behind it should be an error in seconds, not in a minute.
+            brief = replace(self.patience, tries=min(self.patience.tries, 3))
             for address in self.addresses:
-                endpoint = TgiEndpoint(address, self.token, self.patience)
+                endpoint = TgiEndpoint(address, self.token, brief)
                 await self._stack.enter_async_context(endpoint)
                 info = await endpoint.info()
                 self._info = self._info or info
