@@ -1,6 +1,6 @@
-"""What a disk may hold after the power failed at any moment of a real journal session.
+"""What a disk may hold after the power failed at any moment of a real journal recording.
 
-The session runs on a real folder through a `Disk` that notes every call. From the notes, states
+The recording runs on a real folder through a `Disk` that notes every call. From the notes, states
 are drawn that a file system is allowed to leave behind, harsher than any single one is:
 
 - a file's bytes are certain up to its last `sync`; of later ones any number is there, and any of
@@ -180,7 +180,7 @@ class NewLogsAreNotNamed(NotingDisk):
 
 
 @dataclass
-class Session:
+class Recording:
     """What happened on a disk, and what was promised when.
 
     Args:
@@ -194,7 +194,7 @@ class Session:
     truth: Answers = field(default_factory=dict)
 
 
-def act(root: Path, disk: NotingDisk, seed: int) -> Session:
+def act(root: Path, disk: NotingDisk, seed: int) -> Recording:
     """Run three builders one after the other; the second is killed before it seals."""
     chance, truth = random.Random(seed), dict[Key, Answer]()
     slots = iter(range(1000))
@@ -221,7 +221,7 @@ def act(root: Path, disk: NotingDisk, seed: int) -> Session:
     with Journal(root, PRINT, LIMITS, disk) as journal:
         record(journal)
     disk.events.append(Promise(dict(truth), without_power=True))
-    return Session(root, disk.events, truth)
+    return Recording(root, disk.events, truth)
 
 
 def end(journal: Journal) -> None:
@@ -250,9 +250,9 @@ class State:
     promised: Mapping[Key, Answer]
 
 
-def draw(session: Session, chance: random.Random) -> State:
+def draw(recording: Recording, chance: random.Random) -> State:
     """Draw a moment, and a state that it may leave behind."""
-    events = session.events[: chance.randrange(len(session.events) + 1)]
+    events = recording.events[: chance.randrange(len(recording.events) + 1)]
     kept_ratio = chance.choice([0.0, 0.3, 0.7, 1.0])
     only_killed = chance.random() < 0.1
     written: dict[int, bytes] = {}
@@ -305,10 +305,10 @@ def torn(whole: bytes, certain: int, chance: random.Random) -> bytes:
     return bytes(left)
 
 
-def recover(state: State, session: Session, folder: Path) -> str | None:
+def recover(state: State, recording: Recording, folder: Path) -> str | None:
     """Open a state with the real code; return what is wrong with it, or nothing."""
     for path, data in state.files.items():
-        place = folder / path.relative_to(session.root)
+        place = folder / path.relative_to(recording.root)
         place.parent.mkdir(parents=True, exist_ok=True)
         place.write_bytes(data)
     # Twice, when something had to be sealed: the second time it comes out of segments.
@@ -316,11 +316,11 @@ def recover(state: State, session: Session, folder: Path) -> str | None:
     for time in ("first", "second") if logs else ("first",):
         try:
             with Journal(folder, PRINT, LIMITS, Unfailing()) as journal:
-                found = {key: journal.get(key) for key in session.truth}
+                found = {key: journal.get(key) for key in recording.truth}
                 count = len(journal)
         except JournalError as error:
             return f"refused: {error.what}"
-        wrong = [k for k, a in found.items() if a is not None and a != session.truth[k]]
+        wrong = [k for k, a in found.items() if a is not None and a != recording.truth[k]]
         lost = [key for key in state.promised if found[key] is None]
         held = sum(answer is not None for answer in found.values())
         if wrong or lost or count > held:
@@ -329,23 +329,23 @@ def recover(state: State, session: Session, folder: Path) -> str | None:
     return None
 
 
-def faults(session: Session, states: int, seed: int, folder: Path) -> Counter[str]:
+def faults(recording: Recording, states: int, seed: int, folder: Path) -> Counter[str]:
     """Draw states and count what is wrong with them."""
     chance, found = random.Random(seed), Counter[str]()
     for number in range(states):
-        state = draw(session, chance)
-        if fault := recover(state, session, folder / str(number)):
+        state = draw(recording, chance)
+        if fault := recover(state, recording, folder / str(number)):
             found[fault] += 1
     return found
 
 
 def main(states: int) -> int:
-    """Try many states of several sessions; print what is wrong."""
+    """Try many states of several recordings; print what is wrong."""
     found = Counter[str]()
     for seed in range(0, states, 500):
         with tempfile.TemporaryDirectory() as root:
-            session = act(Path(root) / "journal", NotingDisk(), seed)
-            found += faults(session, min(500, states - seed), seed, Path(root) / "states")
+            recording = act(Path(root) / "journal", NotingDisk(), seed)
+            found += faults(recording, min(500, states - seed), seed, Path(root) / "states")
     sys.stdout.write(f"{states} states, {found.total()} with faults: {dict(found)}\n")
     return 1 if found else 0
 

@@ -478,7 +478,7 @@ def test_errors_reach_other_processes_whole() -> None:
         ({"max_cost_usd": 0.05}, "USD are spent, 0.05 may be"),
     ],
 )
-def test_a_budget_stops_the_build_and_the_next_session_carries_on(
+def test_a_budget_stops_the_build_and_the_next_run_carries_on(
     recipe: Path, tmp_path: Path, limit: dict[str, float], what: str
 ) -> None:
     with ScriptedTgi(delay_s=0.05).serving() as server:

@@ -22,10 +22,10 @@ STATES = 500
 
 
 def test_no_power_loss_brings_a_wrong_answer_or_takes_a_synced_one(tmp_path: Path) -> None:
-    session = act(tmp_path / "journal", NotingDisk(), 1)
+    recording = act(tmp_path / "journal", NotingDisk(), 1)
 
-    kinds = {type(event).__name__ for event in session.events}
-    found = faults(session, STATES, 1, tmp_path)
+    kinds = {type(event).__name__ for event in recording.events}
+    found = faults(recording, STATES, 1, tmp_path)
 
     assert kinds == {"Names", "Promise", "Sync", "SyncFolder", "Write"}
     assert found == {}
@@ -37,9 +37,9 @@ def test_no_power_loss_brings_a_wrong_answer_or_takes_a_synced_one(tmp_path: Pat
 def test_the_simulator_catches_a_missing_or_late_sync(
     tmp_path: Path, disk: type[NotingDisk]
 ) -> None:
-    session = act(tmp_path / "journal", disk(), 1)
+    recording = act(tmp_path / "journal", disk(), 1)
 
-    found = faults(session, STATES // 4, 1, tmp_path)
+    found = faults(recording, STATES // 4, 1, tmp_path)
 
     assert any(" lost" in fault and "0 lost" not in fault for fault in found), found
     assert not any(fault[0] in "123456789" for fault in found)
@@ -55,10 +55,10 @@ def test_the_simulator_catches_a_checksum_that_is_not_checked(
             return None
         return Key(found.slot, found.made, found.turn, found.attempt), found.answer
 
-    session = act(tmp_path / "journal", NotingDisk(), 1)
+    recording = act(tmp_path / "journal", NotingDisk(), 1)
     monkeypatch.setattr(wal, "verified", believed)
 
-    found = faults(session, STATES // 4, 1, tmp_path)
+    found = faults(recording, STATES // 4, 1, tmp_path)
 
     assert any(fault[0] in "123456789" for fault in found), found
 

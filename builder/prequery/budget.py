@@ -28,7 +28,7 @@ class Price:
 
 @dataclass
 class Budget:
-    """What this session may spend; answers that the journal holds already are free.
+    """What this run may spend; answers that the journal holds already are free.
 
     Rows in flight when a limit is reached are finished, so it is passed by as much as these take.
 

@@ -58,7 +58,7 @@ def main() -> NoReturn:
     """Run the command line. An error on purpose is three lines; any other is a bug and shows all.
 
     Exit codes: 0 done; 1 stopped by an error, resumable; 2 wrong use or recipe; 3 the
-    session's budget is spent; 130 interrupted.
+    run's budget is spent; 130 interrupted.
     """
     try:
         # Without standalone mode click lets errors and Ctrl-C through to the lines below.
@@ -109,7 +109,7 @@ def build(
     journal: JournalOption = None,
     num_proc: Annotated[int | None, typer.Option(min=1, help="Processes for conversion.")] = None,
     max_tokens: Annotated[
-        int | None, typer.Option(min=1, help="Stop when this session has spent so many tokens.")
+        int | None, typer.Option(min=1, help="Stop when this run has spent so many tokens.")
     ] = None,
     max_seconds: Annotated[
         float | None, typer.Option(min=1, help="Stop after so many seconds.")
@@ -316,7 +316,7 @@ def probe(
     from prequery import probe as probing
     from prequery.prefix import derive
     from prequery.recipe import load
-    from prequery.session import run_async
+    from prequery.runner import run_async
 
     loaded = load(recipe)
     options = _options(endpoint, token_env)
@@ -447,7 +447,7 @@ def pin(
     from prequery import lock, pipeline
     from prequery.errors import RecipeError
     from prequery.recipe import load
-    from prequery.session import run_async
+    from prequery.runner import run_async
 
     loaded = load(recipe)
     path, options = lock.path_beside(loaded), _options(endpoint, token_env)

@@ -9,7 +9,7 @@ BuildError             something the user can act on: what happened, where, what
 ├── ColumnError        a column broke its own contract; answers are kept
 ├── ShardError         the output folder is left as it was
 ├── LocalError         the embedded endpoint could not be set up or started
-├── BudgetError        the session's budget is spent; the same command resumes
+├── BudgetError        the run's budget is spent; the same command resumes
 └── StoppedError       the user stopped the build; the same command resumes
 """
 
@@ -73,7 +73,7 @@ class LocalError(BuildError):
 
 
 class BudgetError(BuildError):
-    """The session spent what it may. Everything that was answered is in the journal."""
+    """The run spent what it may. Everything that was answered is in the journal."""
 
     exit_code = 3
 

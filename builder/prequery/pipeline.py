@@ -18,8 +18,8 @@ from prequery.local.process import start
 from prequery.lock import Lock
 from prequery.prefix import Prefix, check_model, derive, prove
 from prequery.recipe import LOCAL, Recipe
+from prequery.runner import run_async, until_interrupted
 from prequery.selection import Selection, Selector
-from prequery.session import run_async, until_interrupted
 from prequery.synthesis import Observer, Synthesis
 
 
@@ -33,7 +33,7 @@ class Options:
         token_env: Environment variable with the bearer token for `endpoints`.
         journal: Folder or, as text, fsspec URL of all journals; null takes the user's.
         resume: Command that carries on, for messages.
-        max_tokens: Prompt and generated tokens that this session may spend.
+        max_tokens: Prompt and generated tokens that this run may spend.
         max_seconds: Time that it may take.
         max_cost_usd: What it may cost, by the prices in the recipe's endpoint.
         exact: The embedded endpoint answers one request at a time, so that greedy responses
@@ -144,7 +144,7 @@ async def _synthesize(
     spent = budget.spent()
     if not enough and spent:
         raise BudgetError(
-            f"the budget of this session is at its end: {spent}; every finished answer is kept",
+            f"the budget of this run is at its end: {spent}; every finished answer is kept",
             str(journal.folder),
             f"carry on with another budget: {options.resume}",
         )

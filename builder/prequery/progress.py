@@ -72,7 +72,7 @@ class Progress:
     def answered(self, made: Pass, answer: Answer) -> None:
         """Count the tokens of a new answer."""
         if not self._asked:
-            # Rates are of this session: what the journal held took no time.
+            # Rates are of this run: what the journal held took no time.
             self._asked, self.replayed, self._started = True, self.attempts, time.monotonic()
         self.tokens += answer.generated_tokens
 

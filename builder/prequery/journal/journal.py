@@ -160,7 +160,7 @@ class Journal:
 
         Args:
             made_with: What decides an answer besides the recipe: model, weights, prefix, mode.
-            notes: What else is worth keeping of the first session; never compared.
+            notes: What else is worth keeping of the first run; never compared.
 
         Raises:
             JournalError: The answers in the journal were made with something else.

@@ -1,4 +1,4 @@
-"""One session with a stream: run it to its end, through Ctrl-C and inside of notebooks."""
+"""Run a stream to its end, through Ctrl-C and inside of notebooks."""
 
 import asyncio
 import signal
