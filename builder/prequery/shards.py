@@ -141,7 +141,7 @@ def read_part(path: str) -> pa.Table:
 def read(file: IO[bytes]) -> pa.Table:
     """Return a Parquet file as a table, read in this thread.
 
-    pyarrow's thread pools are not joined when a process ends: 1 of 40 command lines that had used
+    pyarrow's thread pools are not joined when a process ends: 2 of 43 command lines that had used
     them aborted behind their last line (pyarrow 26).
     """
     return pq.ParquetFile(file, pre_buffer=False).read(use_threads=False)
