@@ -31,6 +31,7 @@ from prequery.errors import (
     ShardError,
     StoppedError,
 )
+from prequery.journal.locks import this_host
 from prequery.pipeline import Options
 from scripted_tgi import Json, ScriptedTgi, generated, recipe_text, words
 
@@ -152,6 +153,7 @@ RUN = """
 import sys
 from pathlib import Path
 from prequery import Magpie
+from prequery.journal.locks import this_host
 from prequery.pipeline import Options
 recipe, url, out = sys.argv[1:]
 Magpie(recipe, options=Options(endpoints=(url,))).download_and_prepare(out, file_format="parquet")
@@ -544,3 +546,21 @@ def test_the_output_may_be_any_fsspec_url(recipe: Path, tmp_path: Path) -> None:
     for name, path in stored.items():
         assert store.cat_file(path) == (tmp_path / "out" / name).read_bytes(), name
     assert again.build is None
+
+
+def test_what_dead_processes_left_is_cleared_and_nothing_of_other_machines(
+    recipe: Path, tmp_path: Path
+) -> None:
+    dead = subprocess.Popen([sys.executable, "-c", ""])
+    dead.wait()
+    root = tmp_path / "home/work"
+    here, elsewhere = root / this_host() / f"{dead.pid}-left", root / "other" / f"{dead.pid}-busy"
+    for folder in (here, elsewhere):
+        folder.mkdir(parents=True)
+
+    with ScriptedTgi().serving() as server:
+        build(recipe, server, tmp_path / "out")
+
+    assert not here.exists()
+    assert elsewhere.exists()
+    assert list((root / this_host()).iterdir()) == []

@@ -9,6 +9,7 @@ from array import array
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -70,6 +71,7 @@ class Selector:
     _accepted: Parts | None = None
     _candidates: Parts | None = None
     _slots: "array[int]" = field(default_factory=lambda: array("q"))
+    _end: int = 0
 
     def look(self, attempt: Attempt) -> str | None:
         """Say why an attempt is rejected, as far as its own row tells.
@@ -122,17 +124,19 @@ class Selector:
         end = self._slots[parts.count - 1] + 1 if not self._corpus and parts.count else self._end
         return Selection(parts.paths, parts.count, end, **self._ledger.until(end))
 
-    _end: int = 0
-
-    @property
+    @cached_property
     def _corpus(self) -> list[Column]:
         return [c for c in self.recipe.columns if isinstance(c, CorpusColumn)]
 
-    @property
+    @cached_property
     def _own(self) -> list[Column]:
         return [c for c in self.recipe.columns if not isinstance(c, CorpusColumn)]
 
-    @property
+    @cached_property
+    def _released(self) -> dict[str, str]:
+        return rows.dtypes(self.recipe.dtypes)
+
+    @cached_property
     def _own_dtypes(self) -> dict[str, str]:
         measured = {name: dtype for c in self._own for name, dtype in c.features.items()}
         return rows.dtypes(measured)
@@ -205,7 +209,7 @@ class Selector:
 
     def _complete(self, flat: Flat) -> rows.Row:
         """Return one released row: every declared field, and no evidence."""
-        row = {name: flat[name] for name in rows.dtypes(self.recipe.dtypes)}
+        row = {name: flat[name] for name in self._released}
         return row | {"messages": rows.messages(row["instruction"], row["response"])}
 
 

@@ -19,6 +19,7 @@ import pyarrow.parquet as pq
 from prequery import rows
 from prequery.errors import ShardError
 from prequery.journal import home
+from prequery.journal.locks import this_host
 
 ROWS_PER_SHARD = 50_000
 ROWS_PER_GROUP = 1_000
@@ -105,16 +106,18 @@ class Parts:
 
 @contextmanager
 def work_folder() -> Iterator[Path]:
-    """Yield a folder of this process alone; those of dead processes are cleared away.
+    """Yield a folder of this process alone; those of this machine's dead ones are cleared away.
 
     Raises:
         ShardError: It cannot be made.
     """
-    root = home() / "work"
+    # A home may be shared by machines, and a process id means something on its own one only.
+    root = home() / "work" / this_host()
     with _room(root):
         root.mkdir(parents=True, exist_ok=True)
         for stale in root.iterdir():
-            if not _is_running(int(stale.name.partition("-")[0])):
+            pid = stale.name.partition("-")[0]
+            if pid.isdigit() and not _is_running(int(pid)):
                 shutil.rmtree(stale, ignore_errors=True)
         folder = tempfile.TemporaryDirectory(prefix=f"{os.getpid()}-", dir=root)
     with folder as name:
@@ -127,7 +130,7 @@ def _is_running(pid: int) -> bool:
     except ProcessLookupError:
         return False
     except PermissionError:
-        return True
+        pass  # somebody else's, but alive
     return True
 
 
