@@ -1,0 +1,165 @@
+"""What a recipe is made of, and its fingerprint."""
+
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from functools import cached_property
+
+from prequery import draws, filters
+from prequery.columns.base import Column
+
+LOCAL = "local"
+
+
+@dataclass(frozen=True)
+class Generator:
+    """The model that writes both texts.
+
+    Args:
+        model: Its id, as the endpoint's `/info` names it.
+        revision: Full commit hash, 40 hexadecimal digits.
+        prefix: `auto`: derived from the served model's own chat template.
+    """
+
+    model: str
+    revision: str
+    prefix: str = "auto"
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How one pass is decoded. Names and meanings are TGI's.
+
+    Args:
+        temperature: Over 0; null is greedy.
+        top_p: In (0, 1]; 1 and null keep the whole vocabulary.
+        top_k: 1 or more; null keeps the whole vocabulary.
+        repetition_penalty: Over 0; null and 1 are none.
+        max_new_tokens: At most this many tokens are written.
+    """
+
+    temperature: float | None = None
+    top_p: float | None = None
+    top_k: int | None = None
+    repetition_penalty: float | None = None
+    max_new_tokens: int = 512
+
+
+@dataclass(frozen=True)
+class Setting(Sampling):
+    """One of the weighted settings that slots choose from for their instruction."""
+
+    weight: float = 1.0
+    system: str = "default"
+
+
+@dataclass(frozen=True)
+class Endpoint:
+    """Where to ask. No part of this can change a value, so it is in no fingerprint.
+
+    Args:
+        url: `local` starts the embedded endpoint; otherwise http(s) without credentials.
+        token_env: Name of the environment variable that holds the bearer token.
+        concurrency: Rows in flight; null takes the endpoint's own limit.
+        usd_per_million_prompt_tokens: For `--max-cost` and estimates.
+        usd_per_million_generated_tokens: The same of what is written.
+    """
+
+    url: str = LOCAL
+    token_env: str | None = None
+    concurrency: int | None = None
+    usd_per_million_prompt_tokens: float = 0.0
+    usd_per_million_generated_tokens: float = 0.0
+
+
+@dataclass(frozen=True)
+class Release:
+    """Where a release goes."""
+
+    repo: str | None = None
+    license: str | None = None
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """What to build: one config of a dataset repository, checked.
+
+    Args:
+        rows: Accepted rows to release, not attempts.
+        max_attempts: Slots after which a build gives up; enters no fingerprint.
+        source: File that it was read from.
+        text: That file, letter by letter.
+    """
+
+    name: str
+    version: str
+    rows: int
+    seed: int
+    generator: Generator
+    instructions: tuple[Setting, ...]
+    responses: Sampling
+    turns: int
+    columns: tuple[Column, ...]
+    filters: tuple[filters.Filter, ...]
+    release: Release
+    endpoint: Endpoint
+    max_attempts: int
+    source: str
+    text: str
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """SHA-256 of what decides an answer, in hexadecimal.
+
+        It names the journal and begins every row id. Rows, columns, filters and the release are
+        left out: changing them asks for no answer again and renames no row.
+        """
+        return _digest(
+            {
+                "draws": draws.SCHEME,
+                "seed": self.seed,
+                "generator": asdict(self.generator),
+                "instructions": [asdict(setting) for setting in self.instructions],
+                "responses": asdict(self.responses),
+                "turns": self.turns,
+            }
+        )
+
+    @cached_property
+    def build_hash(self) -> str:
+        """SHA-256 of what decides a released byte: the fingerprint and all that comes after."""
+        return _digest(
+            {
+                "fingerprint": self.fingerprint,
+                "name": self.name,
+                "version": self.version,
+                "rows": self.rows,
+                "columns": [column.fingerprint() for column in self.columns],
+                "filters": [step.text for step in self.filters],
+            }
+        )
+
+    @property
+    def dtypes(self) -> dict[str, str]:
+        """Field name to dtype, of all columns in order."""
+        return column_dtypes(self.columns)
+
+
+def column_dtypes(columns: Sequence[Column]) -> dict[str, str]:
+    """Return field name to dtype, of all columns in order."""
+    return {name: dtype for column in columns for name, dtype in column.features.items()}
+
+
+def _digest(content: object) -> str:
+    """Hash canonical JSON. Nulls are left out, so that a new optional key changes nothing."""
+    text = json.dumps(_without_nulls(content), sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _without_nulls(content: object) -> object:
+    if isinstance(content, dict):
+        return {key: _without_nulls(value) for key, value in content.items() if value is not None}
+    if isinstance(content, list):
+        return [_without_nulls(value) for value in content]
+    return content

@@ -1,0 +1,236 @@
+"""Read and check a recipe's file."""
+
+import re
+from collections.abc import Sequence
+from difflib import get_close_matches
+from importlib.resources.abc import Traversable
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+from prequery import columns as all_columns
+from prequery import filters, rows
+from prequery.bundled import bundled
+from prequery.columns.base import Column
+from prequery.errors import RecipeError
+from prequery.recipe.parts import (
+    LOCAL,
+    Endpoint,
+    Generator,
+    Recipe,
+    Release,
+    Sampling,
+    Setting,
+    column_dtypes,
+)
+from prequery.recipe.section import Section
+from prequery.strict_yaml import Node, parse
+
+_NAME = r"[A-Za-z0-9][A-Za-z0-9._-]{0,95}"
+_SEMVER = r"(0|[1-9]\d*)\.(0|[1-9]\d*)\.(0|[1-9]\d*)"
+
+
+def load(reference: str | Path) -> Recipe:
+    """Read a recipe from a file, or a bundled one by its name.
+
+    Raises:
+        RecipeError: Naming file, line and key, what is allowed, and the closest match.
+    """
+    source = find(reference)
+    try:
+        text = source.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        what = f"the recipe is not UTF-8: byte {error.start} is {error.object[error.start]:#04x}"
+        raise RecipeError(what, str(source), "save it as UTF-8") from None
+    except OSError as error:
+        what = f"the recipe cannot be read: {error.strerror}"
+        raise RecipeError(what, str(source), "check the path and its permissions") from None
+    return read(text, str(source))
+
+
+def bundled_names() -> list[str]:
+    """Return the names of the recipes that ship with the package."""
+    entries = bundled("configs").iterdir()
+    return sorted(Path(e.name).stem for e in entries if e.name.endswith(".yaml"))
+
+
+def find(reference: str | Path) -> Traversable:
+    """Return the file that a path or a bundled name stands for.
+
+    Raises:
+        RecipeError: There is no such file and no such bundled recipe.
+    """
+    path = Path(reference)
+    if path.is_file():
+        return path
+    named = bundled("configs") / f"{reference}.yaml"
+    if re.fullmatch(_NAME, str(reference)) and named.is_file():
+        return named
+    names = bundled_names()
+    close = get_close_matches(path.stem, names, 1)
+    hint = f"the closest is {close[0]!r}; " if close else ""
+    raise RecipeError(
+        f"there is no recipe {str(reference)!r}",
+        "the recipe's path, or the name of one that ships with prequery",
+        f"{hint}bundled recipes: {', '.join(names)}",
+    )
+
+
+def read(text: str, source: str) -> Recipe:
+    """Check a recipe's text.
+
+    Args:
+        text: YAML.
+        source: Name of the file, for errors.
+
+    Raises:
+        RecipeError: As `load`.
+    """
+    top = Section(parse(text, source), source, "", Recipe)
+    chosen = tuple(
+        all_columns.load(node.plain(), f"{source}, line {node.line}, columns")
+        for node in top.items("columns", default=())
+    )
+    names = [column.name for column in chosen]
+    if len(set(names)) < len(names):
+        twice = next(name for name in names if names.count(name) > 1)
+        raise top.bad("columns", f"the column {twice!r} is named twice", "keep one of them")
+    row_count = top.integer("rows", low=1, high=10**9)
+    return Recipe(
+        name=top.text("name", pattern=_NAME, hint="letters, digits, '.', '_' and '-'"),
+        version=top.text("version", pattern=_SEMVER, hint="three numbers, as in 1.0.0"),
+        rows=row_count,
+        seed=top.integer("seed", low=0, high=2**63 - 1),
+        generator=_generator(top.section("generator", Generator)),
+        instructions=tuple(
+            _setting(top.child(node, f"instructions[{index}]", Setting))
+            for index, node in enumerate(top.items("instructions"))
+        ),
+        responses=_sampling(top.section("responses", Sampling)),
+        turns=top.integer("turns", low=1, high=1, default=1),
+        columns=chosen,
+        filters=_filters(top.items("filters", default=()), chosen, source),
+        release=_release(top.section("release", Release, optional=True)),
+        endpoint=_endpoint(top),
+        max_attempts=top.integer("max_attempts", row_count, 10**10, max(100, 10 * row_count)),
+        source=source,
+        text=text,
+    )
+
+
+def _generator(section: "Section") -> Generator:
+    return Generator(
+        model=section.text("model"),
+        revision=section.text(
+            "revision",
+            pattern=r"[0-9a-f]{40}",
+            hint="the full commit hash, 40 hexadecimal digits; a branch or tag can move",
+        ),
+        prefix=section.text("prefix", choices=("auto",), default="auto"),
+    )
+
+
+def _sampling(section: "Section") -> Sampling:
+    return Sampling(**_decoding(section))
+
+
+def _setting(section: "Section") -> Setting:
+    decoding = _decoding(section)
+    if decoding["temperature"] is None:
+        what = "temperature is null: greedy decoding writes the same instruction in every slot"
+        raise section.bad("temperature", what, "the paper uses 1.0 to 1.25")
+    return Setting(
+        **decoding,
+        weight=section.number("weight", low=0, high=1e9, default=1.0) or 1.0,
+        system=section.text("system", choices=("default",), default="default"),
+    )
+
+
+def _decoding(section: "Section") -> dict[str, Any]:
+    sampling = {
+        "temperature": section.number("temperature", low=0, high=100, default=None),
+        "top_p": section.number("top_p", low=0, high=1, default=None),
+        "top_k": section.integer("top_k", low=1, high=10**6, default=None),
+    }
+    greedy_only = [key for key in ("top_p", "top_k") if sampling[key] is not None]
+    if sampling["temperature"] is None and greedy_only:
+        what = f"{greedy_only[0]} is set, but temperature is null, which is greedy"
+        raise section.bad(greedy_only[0], what, "set temperature, or remove the others")
+    return {
+        # TGI refuses a top_p of 1: leaving it out says the same, so the recipe may say either.
+        **(sampling | {"top_p": None if sampling["top_p"] == 1 else sampling["top_p"]}),
+        "repetition_penalty": section.number("repetition_penalty", low=0, high=10, default=None),
+        "max_new_tokens": section.integer("max_new_tokens", low=1, high=10**6),
+    }
+
+
+def _filters(
+    nodes: Sequence[Node], chosen: Sequence[Column], source: str
+) -> tuple[filters.Filter, ...]:
+    known = rows.dtypes(column_dtypes(chosen))
+    steps = []
+    for node in nodes:
+        where = f"{source}, line {node.line}, filters"
+        if not isinstance(node.value, str):
+            what = f"{node.plain()!r} is not a filter"
+            raise RecipeError(what, where, 'write an expression, such as: language == "en"')
+        steps.append(filters.parse(node.value, where, known, rows.CHOICES))
+    return tuple(steps)
+
+
+def _release(section: "Section | None") -> Release:
+    if section is None:
+        return Release()
+    return Release(
+        repo=section.text("repo", pattern=r"[\w.-]+/[\w.-]+", hint="owner/name", default=None),
+        license=section.text("license", default=None),
+    )
+
+
+def _endpoint(top: "Section") -> Endpoint:
+    node = top.nodes.get("endpoint")
+    if node is None:
+        return Endpoint()
+    if isinstance(node.value, str):
+        return Endpoint(check_url(node.value, top.place("endpoint")))
+    section = top.child(node, "endpoint", Endpoint)
+    token_env = section.text("token_env", default=None)
+    if token_env is not None and not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", token_env):
+        # What does not look like a name may be the token itself: it is not repeated.
+        raise section.bad(
+            "token_env",
+            "token_env is not the name of an environment variable",
+            "export the token in a variable and write that variable's name here",
+        )
+    return Endpoint(
+        check_url(section.text("url"), section.place("url")),
+        token_env,
+        section.integer("concurrency", low=1, high=100_000, default=None),
+        section.number("usd_per_million_prompt_tokens", low=0, high=1e6, default=0.0),
+        section.number("usd_per_million_generated_tokens", low=0, high=1e6, default=0.0),
+    )
+
+
+def check_url(url: str, where: str) -> str:
+    """Return an endpoint's address without a trailing slash, or `local`.
+
+    Raises:
+        RecipeError: It is no http(s) address, or it holds credentials.
+    """
+    if url == LOCAL:
+        return url
+    parts = urlsplit(url)
+    if "@" in parts.netloc:
+        host = parts.netloc.rpartition("@")[2]
+        raise RecipeError(
+            f"the address of the endpoint at {host!r} holds credentials",
+            where,
+            "remove them, export the token and name its variable in endpoint.token_env",
+        )
+    if parts.scheme not in ("http", "https") or not parts.hostname or parts.query:
+        raise RecipeError(
+            f"{url!r} is not the address of an endpoint",
+            where,
+            "write http://host:port, https://host, or local",
+        )
+    return url.rstrip("/")
