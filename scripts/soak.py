@@ -55,7 +55,7 @@ BUILD = """
 import sys
 from pathlib import Path
 from prequery import Magpie
-from prequery.endpoint import Patience
+from prequery.transport import Patience
 from prequery.pipeline import Options
 recipe, journal, out, *urls = sys.argv[1:]
 patience = Patience(first_wait_s=0.05, longest_wait_s=0.5)

@@ -20,7 +20,6 @@ from aiohttp import web
 from datasets import load_dataset
 
 from prequery import Magpie
-from prequery.endpoint import Patience
 from prequery.errors import (
     AcceptanceError,
     BudgetError,
@@ -33,6 +32,7 @@ from prequery.errors import (
 )
 from prequery.journal.locks import this_host
 from prequery.pipeline import Options
+from prequery.transport import Patience
 from scripted_tgi import Json, ScriptedTgi, generated, recipe_text, words
 
 AT_ONCE = Patience(first_wait_s=0, longest_wait_s=0)

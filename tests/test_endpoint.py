@@ -7,10 +7,11 @@ import pytest
 from aiohttp import web
 from huggingface_hub.inference._generated.types import text_generation as hub_types
 
-from prequery.endpoint import Answer, Patience, Request, TgiEndpoint, read_answer
+from prequery.endpoint import Answer, Request, TgiEndpoint, read_answer
 from prequery.errors import EndpointError
 from prequery.fleet import Fleet, token_from
 from prequery.recipe import Sampling
+from prequery.transport import Patience
 from scripted_tgi import Json, ScriptedTgi, generated
 
 T = TypeVar("T")

@@ -8,10 +8,11 @@ from contextlib import ExitStack
 import pytest
 from aiohttp import web
 
-from prequery.endpoint import Answer, Patience, Request
+from prequery.endpoint import Answer, Request
 from prequery.errors import EndpointError
 from prequery.fleet import Fleet
 from prequery.recipe import Sampling
+from prequery.transport import Patience
 from scripted_tgi import Json, ScriptedTgi
 
 AT_ONCE = Patience(first_wait_s=0, longest_wait_s=0.05, overloaded_s=20, down_s=0.5, request_s=5)

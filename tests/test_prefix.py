@@ -3,11 +3,12 @@ from collections.abc import Callable
 
 import pytest
 
-from prequery.endpoint import Info, Patience
+from prequery.endpoint import Info
 from prequery.errors import BuildError, EndpointError, PrefixError
 from prequery.fleet import Fleet
 from prequery.prefix import Prefix, check_model, derive, prove
 from prequery.recipe import Generator, Sampling
+from prequery.transport import Patience
 from scripted_tgi import ScriptedTgi, chatml
 
 Messages = list[dict[str, str]]

@@ -1,32 +1,22 @@
-"""Ask a text-generation-inference endpoint, through its faults.
+"""What a build asks of an endpoint and is told, and the client that speaks TGI's protocol.
 
 Names and meanings are those of huggingface_hub's TGI types; its AsyncInferenceClient itself costs
 8 ms CPU for a detailed answer, so the requests go through aiohttp and msgspec reads only what is
 used.
 """
 
-import asyncio
 import json
-import random
-import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from types import TracebackType
-from typing import Any, Protocol, Self, TypeVar
+from typing import Any, Protocol, Self
 
-import aiohttp
 import msgspec
 
-from prequery.errors import EndpointError
 from prequery.recipe import Sampling
+from prequery.transport import FaultError, HttpEndpoint, RefusedError, encode
 
-T = TypeVar("T")
-
-MAX_BODY_BYTES = 32 << 20
 MAX_TEXT_CHARS = 1 << 20
-CONNECT_TIMEOUT_S = 10.0
-
-_encode = msgspec.json.Encoder().encode
 
 
 class Answer(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -147,52 +137,38 @@ class Asks(Protocol):
         """Continue a text; urgent requests go first where there is no room for all."""
 
 
-@dataclass(frozen=True)
-class Patience:
-    """How long faults are borne. Waits are drawn between 0 and a doubling bound (full jitter).
+class Client(Protocol):
+    """One endpoint, whatever protocol it speaks; an async context manager. A fleet has several."""
 
-    Args:
-        tries: Faulty answers to one request before the build stops.
-        first_wait_s: Bound of the first wait.
-        longest_wait_s: No wait is longer.
-        overloaded_s: An endpoint that answers 429 for so long stops the build. A 429 is no
-            faulty answer: TGI sends it, without Retry-After, when it has enough to do.
-        down_s: No endpoint works for so long: the build stops.
-        request_s: A request without an answer after this time is a faulty one, unless measured
-            latencies say so earlier.
-    """
+    @property
+    def address(self) -> str:
+        """Where it is, for messages; no credentials."""
 
-    tries: int = 6
-    first_wait_s: float = 1.0
-    longest_wait_s: float = 30.0
-    overloaded_s: float = 900.0
-    down_s: float = 600.0
-    request_s: float = 600.0
+    async def __aenter__(self) -> Self:
+        """Open the connections."""
 
-    def wait_s(self, waits: int) -> float:
-        """Draw how long to wait after so many earlier waits."""
-        return random.uniform(0, min(self.first_wait_s * 2**waits, self.longest_wait_s))
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """Close the connections."""
 
+    async def info(self) -> Info:
+        """Ask what is served."""
 
-class FaultError(Exception):
-    """No answer, or one that cannot be used; asking again may help.
+    async def tokenize(self, text: str) -> list[Token]:
+        """Return the tokens that `generate` would see for this prompt."""
 
-    Args:
-        said: What came, in a few words.
-        lost: The connection was lost or never made: the endpoint may be gone.
-    """
+    async def render(self, messages: Sequence[Mapping[str, str]]) -> Rendering:
+        """Apply the served model's chat template, with the generation prompt."""
 
-    def __init__(self, said: str, lost: bool = False) -> None:
-        super().__init__(said)
-        self.lost = lost
+    async def is_healthy(self, timeout_s: float) -> bool:
+        """Ask once whether it works."""
 
-
-class OverloadError(Exception):
-    """429."""
-
-
-class _RefusedError(Exception):
-    """422: this request will never be answered."""
+    async def generate(self, request: Request, timeout_s: float) -> Answer:
+        """Continue a text: one try. Faults raise `FaultError` or `OverloadError`."""
 
 
 class _SpecialToken(msgspec.Struct):
@@ -213,38 +189,12 @@ class _Generated(msgspec.Struct):
 _read_generated = msgspec.json.Decoder(_Generated, strict=True)
 
 
-@dataclass
-class TgiEndpoint:
-    """A client of one TGI endpoint; an async context manager.
+class TgiEndpoint(HttpEndpoint):
+    """A client of one TGI endpoint."""
 
-    Args:
-        address: http(s)://host[:port][/path], without credentials.
-        token: Bearer token. It goes to this address only: redirects are not followed.
-        patience: How long faults are borne.
-    """
-
-    address: str
-    token: str | None = field(default=None, repr=False)
-    patience: Patience = Patience()
-    _session: aiohttp.ClientSession | None = field(default=None, repr=False)
-
-    async def __aenter__(self) -> Self:
-        """Open the connections."""
-        headers = {"Authorization": f"Bearer {self.token}"} if self.token else {}
-        # No limit here: how many requests are in flight is decided by who asks.
-        connector = aiohttp.TCPConnector(limit=0)
-        self._session = aiohttp.ClientSession(headers=headers, connector=connector)
-        return self
-
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        """Close the connections."""
-        if self._session:
-            await self._session.close()
+    protocol = "TGI"
+    server = "text-generation-inference"
+    refusals = frozenset({422})
 
     async def info(self) -> Info:
         """Ask what is served.
@@ -272,14 +222,6 @@ class TgiEndpoint:
         body = {"messages": list(messages)}
         return await self._ask_json("POST", "/chat_tokenize", body, Rendering, "prefix")
 
-    async def is_healthy(self, timeout_s: float) -> bool:
-        """Ask once whether it works."""
-        try:
-            await self._once("GET", "/health", None, timeout_s)
-        except (FaultError, OverloadError, _RefusedError, EndpointError):
-            return False
-        return True
-
     async def generate(self, request: Request, timeout_s: float) -> Answer:
         """Continue a text: one try.
 
@@ -295,101 +237,14 @@ class TgiEndpoint:
             OverloadError: It has enough to do.
             EndpointError: It will not answer any request: wrong token, or no TGI.
         """
-        body = _encode({"inputs": request.prompt, "parameters": request.parameters()})
+        body = encode({"inputs": request.prompt, "parameters": request.parameters()})
         try:
             raw, headers = await self._once("POST", "/generate", body, timeout_s)
             return read_answer(raw, request, headers.get("x-prompt-tokens"))
-        except _RefusedError as refusal:
+        except RefusedError as refusal:
             return Answer(seed=request.seed, error=str(refusal))
         except (msgspec.DecodeError, ValueError, KeyError, TypeError):
             raise FaultError("a truncated or malformed answer") from None
-
-    async def _ask_json(
-        self, method: str, path: str, body: Mapping[str, Any] | None, kind: type[T], where: str
-    ) -> T:
-        payload = None if body is None else _encode(body)
-        try:
-            raw = await self._insist(method, path, payload, where)
-            return msgspec.json.decode(raw, type=kind)
-        except _RefusedError as refusal:
-            raise EndpointError(
-                f"{method} {path} was refused: {refusal}",
-                f"{self.address}, {where}",
-                "serve a chat model whose template takes a user message",
-            ) from None
-        except msgspec.DecodeError as error:
-            raise EndpointError(
-                f"{method} {path} answered with something that is not TGI's: {error}",
-                self.address,
-                "point the recipe's endpoint.url, or --endpoint, at text-generation-inference",
-            ) from None
-
-    async def _insist(self, method: str, path: str, body: bytes | None, where: str) -> bytes:
-        """Ask until there is an answer, or the patience is at its end."""
-        patience, started, faults, waits = self.patience, time.monotonic(), 0, 0
-        while True:
-            try:
-                return (await self._once(method, path, body, patience.request_s))[0]
-            except OverloadError:
-                spent = time.monotonic() - started
-                if spent > patience.overloaded_s:
-                    raise self._gave_up("429", "every try", spent, where) from None
-            except FaultError as fault:
-                faults += 1
-                if faults >= patience.tries:
-                    tries = f"{faults} of {faults} tries"
-                    spent = time.monotonic() - started
-                    raise self._gave_up(str(fault), tries, spent, where) from None
-            await asyncio.sleep(patience.wait_s(waits))
-            waits += 1
-
-    async def _once(
-        self, method: str, path: str, body: bytes | None, timeout_s: float
-    ) -> tuple[bytes, Mapping[str, str]]:
-        if self._session is None:
-            raise RuntimeError("TgiEndpoint is used outside of `async with`")
-        try:
-            async with self._session.request(
-                method,
-                self.address + path,
-                data=body,
-                headers={"Content-Type": "application/json"},
-                allow_redirects=False,
-                timeout=aiohttp.ClientTimeout(total=timeout_s, sock_connect=CONNECT_TIMEOUT_S),
-            ) as response:
-                raw = await _bounded(response)
-        except TimeoutError:
-            raise FaultError("nothing in time") from None
-        except aiohttp.ClientError as error:
-            raise FaultError(_in_words(error), lost=True) from None
-        status = response.status
-        if status == 200:
-            return raw, response.headers
-        if status == 429:
-            raise OverloadError
-        if status == 422:
-            raise _RefusedError(_error_text(raw))
-        if status == 424 or status >= 500:
-            raise FaultError(str(status))
-        raise self._hopeless(status, method, path)
-
-    def _hopeless(self, status: int, method: str, path: str) -> EndpointError:
-        what = f"{method} {path} answered {status}"
-        if status in (401, 403):
-            fix = "export a valid token and name its variable in endpoint.token_env"
-            return EndpointError(f"the endpoint does not let us in: {what}", self.address, fix)
-        if 300 <= status < 400:
-            fix = "use the address that it redirects to; a token must not follow a redirect"
-            return EndpointError(f"the endpoint redirects: {what}", self.address, fix)
-        fix = "point the recipe's endpoint.url, or --endpoint, at text-generation-inference"
-        return EndpointError(f"this is no TGI endpoint: {what}", self.address, fix)
-
-    def _gave_up(self, fault: str, tries: str, spent_s: float, where: str) -> EndpointError:
-        return EndpointError(
-            f"the endpoint answered {fault} to {tries} over {spent_s:.0f} s",
-            f"{self.address}, {where}",
-            "see that the endpoint is up, then run the same command: finished answers are kept",
-        )
 
 
 def read_answer(raw: bytes, request: Request, prompt_tokens: str | None) -> Answer:
@@ -430,27 +285,3 @@ def _decode(raw: bytes) -> tuple[_Generated, bool]:
         for token in body["details"]["tokens"]:
             token.pop("text", None)
         return msgspec.convert(body, _Generated), body["generated_text"] != text
-
-
-async def _bounded(response: aiohttp.ClientResponse) -> bytes:
-    body = bytearray()
-    async for chunk in response.content.iter_any():
-        body += chunk
-        if len(body) > MAX_BODY_BYTES:
-            raise FaultError(f"more than {MAX_BODY_BYTES >> 20} MiB")
-    return bytes(body)
-
-
-def _error_text(raw: bytes) -> str:
-    """Return the endpoint's own words, short and printable."""
-    try:
-        said = json.loads(raw)["error"]
-    except (ValueError, KeyError, TypeError):
-        said = raw.decode("utf-8", "replace")
-    return "".join(c if c.isprintable() else " " for c in str(said))[:300]
-
-
-def _in_words(error: aiohttp.ClientError) -> str:
-    if isinstance(error, aiohttp.ClientConnectorError):
-        return f"no connection ({error.os_error.strerror or type(error.os_error).__name__})"
-    return f"a broken connection ({type(error).__name__})"

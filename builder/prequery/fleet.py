@@ -18,18 +18,9 @@ from dataclasses import dataclass, field, replace
 from types import TracebackType
 from typing import Self
 
-from prequery.endpoint import (
-    Answer,
-    FaultError,
-    Info,
-    OverloadError,
-    Patience,
-    Rendering,
-    Request,
-    TgiEndpoint,
-    Token,
-)
+from prequery.endpoint import Answer, Client, Info, Rendering, Request, TgiEndpoint, Token
 from prequery.errors import EndpointError
+from prequery.transport import FaultError, OverloadError, Patience
 
 PROBE_INTERVAL_S = 1.0
 PROBE_TIMEOUT_S = 5.0
@@ -57,7 +48,7 @@ class Member:
         faulty: Faulty answers so far.
     """
 
-    endpoint: TgiEndpoint
+    endpoint: Client
     ceiling: int
     limit: float
     in_flight: int = 0

@@ -10,7 +10,7 @@ import msgspec
 
 from prequery import lock, shards
 from prequery.budget import Budget, Price
-from prequery.endpoint import Asks, Info, Patience
+from prequery.endpoint import Asks, Info
 from prequery.errors import BudgetError, StoppedError
 from prequery.fleet import Fleet, token_from
 from prequery.journal import Journal, folder_for
@@ -21,6 +21,7 @@ from prequery.recipe import LOCAL, Recipe
 from prequery.runner import run_async, until_interrupted
 from prequery.selection import Selection, Selector
 from prequery.synthesis import Observer, Synthesis
+from prequery.transport import Patience
 
 
 @dataclass(frozen=True)
