@@ -17,6 +17,7 @@ import time
 import urllib.request
 from collections import Counter
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 from typing import NamedTuple
@@ -119,9 +120,9 @@ async def hubs(url: str, count: int) -> Cost:
         return await keep_asking(count, ask)
 
 
-def decoding_us(raw: bytes) -> float:
+def decoding_us(raw: bytes, logprobs: bool) -> float:
     """Return what it takes to read one answer: the best of five rounds."""
-    asked, rounds = request(0), []
+    asked, rounds = replace(request(0), logprobs=logprobs), []
     for _ in range(5):
         started = time.perf_counter()
         for _ in range(500):
@@ -179,7 +180,10 @@ async def bench(count: int) -> None:
             print(f"| {size} | AsyncInferenceClient | {cost.cells()} |", flush=True)
             if size == next(iter(SIZES)):
                 await ours(url, count // 2, Path(folder, "b"), profile)
-    print(f"\nreading one answer of {len(raw):,} B: {decoding_us(raw):.0f} us\n")
+    print(f"\n| reading one answer of {len(raw):,} B | us |")
+    print("|---|---|")
+    print(f"| with log-probabilities | {decoding_us(raw, logprobs=True):.0f} |")
+    print(f"| without | {decoding_us(raw, logprobs=False):.0f} |\n")
     print("| largest costs, 64 tokens, under cProfile (which slows Python code) | us a request |")
     print("|---|---|")
     for part, us in islice(largest(profile, count // 2), 6):

@@ -1,8 +1,10 @@
 import asyncio
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from typing import TypeVar
 
+import msgspec
 import pytest
 from aiohttp import web
 from huggingface_hub.inference._generated.types import text_generation as hub_types
@@ -268,3 +270,25 @@ def test_missing_log_probabilities_are_null_and_not_zero() -> None:
     answer = read_answer(raw, ASKED, None)
 
     assert (answer.logprob_sum, answer.logprob_min, answer.logprob_count) == (None, None, 0)
+
+
+def test_some_missing_log_probabilities_count_as_missing() -> None:
+    body = generated("some words")
+    body["details"]["tokens"][0]["logprob"] = None
+    del body["details"]["tokens"][1]["logprob"]
+
+    answer = read_answer(json.dumps(body).encode(), ASKED, None)
+
+    assert (answer.logprob_sum, answer.logprob_min, answer.logprob_count) == (-0.5, -0.5, 1)
+
+
+@pytest.mark.parametrize("text", ["some words", "lone \ud83d end"])
+def test_an_answer_without_log_probabilities_is_the_same_otherwise(text: str) -> None:
+    raw = json.dumps(generated(text)).encode()
+
+    bare = read_answer(raw, replace(ASKED, logprobs=False), "3")
+
+    whole = read_answer(raw, ASKED, "3")
+    none = {"logprob_sum": None, "logprob_min": None, "logprob_count": 0}
+    assert whole.logprob_count > 0
+    assert bare == msgspec.structs.replace(whole, **none)

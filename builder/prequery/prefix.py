@@ -115,7 +115,9 @@ async def prove(endpoint: Asks, prefix: Prefix, sampling: Sampling) -> None:
     short = Sampling(sampling.temperature, sampling.top_p, sampling.top_k, None, 32)
     answers = []
     for seed in range(1, 5):
-        request = Request(prompt=prefix.text, sampling=short, seed=seed, stop=prefix.stop)
+        request = Request(
+            prompt=prefix.text, sampling=short, seed=seed, stop=prefix.stop, logprobs=False
+        )
         answer = await endpoint.generate(request, "proof of the prefix")
         if answer.error is not None:
             raise EndpointError(

@@ -61,6 +61,7 @@ async def sample(endpoint: Asks, prefix: Prefix, sampling: Sampling) -> list[Ans
             sampling=sampling,
             seed=draws.draw("probe", slot, "instruction"),
             stop=prefix.stop,
+            logprobs=False,
         )
         answers.append(await endpoint.generate(request, f"probe, draw {slot}"))
     return answers
