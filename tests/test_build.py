@@ -9,9 +9,10 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from typing import Self
 
 import fsspec
 import pyarrow.parquet as pq
@@ -19,7 +20,8 @@ import pytest
 from aiohttp import web
 from datasets import load_dataset
 
-from prequery import Magpie
+from prequery import Magpie, synthesis
+from prequery.endpoint import Answer
 from prequery.errors import (
     AcceptanceError,
     BudgetError,
@@ -30,8 +32,12 @@ from prequery.errors import (
     ShardError,
     StoppedError,
 )
+from prequery.journal import Pass
 from prequery.journal.locks import this_host
+from prequery.magpie import Shows
 from prequery.pipeline import Options
+from prequery.progress import Progress
+from prequery.synthesis import Attempt
 from prequery.transport import Patience
 from scripted_tgi import Json, ScriptedTgi, generated, recipe_text, words
 
@@ -50,10 +56,12 @@ def recipe(tmp_path: Path) -> Path:
     return path
 
 
-def build(recipe: Path, server: ScriptedTgi, out: Path, **kwargs: object) -> Magpie:
+def build(
+    recipe: Path, server: ScriptedTgi, out: Path, show: Callable[[int], Shows] = Progress
+) -> Magpie:
     options = Options(endpoints=(server.url,), patience=AT_ONCE)
-    builder = Magpie(recipe, options=options)
-    builder.download_and_prepare(out, file_format="parquet", **kwargs)
+    builder = Magpie(recipe, options=options, show=show)
+    builder.download_and_prepare(out, file_format="parquet")
     return builder
 
 
@@ -235,6 +243,84 @@ def test_several_builders_on_one_journal_write_the_same_bytes(
         assert digests(tmp_path / f"out{number}") == digests(tmp_path / "whole")
     rows_asked = {k: n for k, n in server.asked.items() if '"max_new_tokens": 32' not in k}
     assert sum(rows_asked.values()) - len(rows_asked) <= 16 + 64
+
+
+class Watched:
+    """An observer that counts finished slots."""
+
+    def __init__(self) -> None:
+        self.attempts = 0
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        pass
+
+    def said(self, text: str) -> None:
+        pass
+
+    def answered(self, made: Pass, answer: Answer) -> None:
+        pass
+
+    def attempted(self, attempt: Attempt, reason: str | None) -> None:
+        self.attempts += 1
+
+
+def test_a_build_that_carries_on_asks_before_it_has_read_the_journal(
+    recipe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each look into the journal takes one slot here, so that the order can be seen."""
+    monkeypatch.setattr(synthesis, "READ_S", 0.0)
+    recipe.write_text(recipe_text(600))
+    with ScriptedTgi().serving() as server:
+        build(recipe, server, tmp_path / "whole")
+        monkeypatch.setenv("PREQUERY_HOME", str(tmp_path / "other"))
+        server.asked.clear()
+        recipe.write_text(recipe_text(400))
+        build(recipe, server, tmp_path / "part")
+        held, watched, read = set(server.asked), Watched(), list[int]()
+
+        async def look(request: web.Request, body: Json, before: int) -> web.StreamResponse | None:
+            if body["parameters"]["max_new_tokens"] != 32:
+                read.append(watched.attempts)
+            return None
+
+        server.fault = look
+        recipe.write_text(recipe_text(600))
+        build(recipe, server, tmp_path / "carried-on", show=lambda rows: watched)
+
+    # A greedy request to a repeated instruction is another slot's, and is the same one.
+    again = {key for key in held if server.asked[key] > 1 and '"seed"' in key}
+    assert all('"max_new_tokens": 32' in key for key in again)
+    assert read[0] < 10
+    assert digests(tmp_path / "carried-on") == digests(tmp_path / "whole")
+
+
+def test_rows_that_wait_for_a_slow_one_are_read_again_when_it_is_in(
+    recipe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """So a row that takes minutes does not hold all that were finished since in memory."""
+
+    async def slow(request: web.Request, body: Json, before: int) -> web.StreamResponse | None:
+        is_slow = body["parameters"].get("seed", 1) % 9 == 0
+        await asyncio.sleep(0.3 if is_slow else random.random() / 50)
+        return None
+
+    recipe.write_text(recipe_text(120))
+    with ScriptedTgi().serving() as server:
+        build(recipe, server, tmp_path / "whole")
+        monkeypatch.setenv("PREQUERY_HOME", str(tmp_path / "other"))
+        monkeypatch.setattr(synthesis, "MOST_AHEAD", 4)
+        server.asked.clear()
+        server.fault = slow
+        watched = Watched()
+        build(recipe, server, tmp_path / "held-up", show=lambda rows: watched)
+    lock = json.loads((tmp_path / "held-up/scripted.lock.json").read_text())
+
+    assert digests(tmp_path / "held-up") == digests(tmp_path / "whole")
+    assert max(n for k, n in server.asked.items() if '"max_new_tokens": 32' not in k) == 1
+    assert watched.attempts <= lock["build"]["attempts"] + 16 + 4
 
 
 def test_ctrl_c_finishes_what_is_in_flight_and_names_the_way_on(

@@ -4,12 +4,19 @@ Slots start in order, as many rows are in flight as the endpoint takes, and noth
 anything but its own row. Slots that another builder of the same journal works on are left to it.
 Which rows a build has does not depend on any of that: the judge takes all slots in order, and
 decides from their answers alone.
+
+A build that carries on asks for new slots at once, behind all that the journal has, and reads
+that beside the requests. What is finished long before its turn is not kept: the journal has it,
+and it is read again when its turn comes. So memory grows neither with the journal nor with what
+one slow row holds up.
 """
 
 import asyncio
 import math
+import time
 from collections import Counter
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Protocol
 
 from prequery import gates, instructions, responses
@@ -23,6 +30,8 @@ from prequery.recipe import Recipe
 
 SYNC_INTERVAL_S = 1.0
 MOST_UNANSWERED_RATIO = 0.01
+READ_S = 0.01  # the journal is read for so long, then the event loop has its turn
+MOST_AHEAD = 8_192  # finished slots that wait in memory for a lower one, with their texts
 
 
 @dataclass(frozen=True)
@@ -105,11 +114,15 @@ class Synthesis:
     _frontier: int = 0
     _passed_below: int = 0
     _look_at: int = 0
+    # Slots below `_read` are finished, in flight or another builder's; those from there to `_next`
+    # are in the journal, in flight, or gaps that a killed build left.
+    _read: int = 0
     _next: int = 0
+    _proceeds: bool = False
     _doubtful: list[tuple[Key, Answer]] = field(default_factory=list)
     _firsts: Firsts = field(default_factory=Firsts)
     _elsewhere: set[int] = field(default_factory=set)
-    _in_flight: set[asyncio.Task[Attempt]] = field(default_factory=set)
+    _in_flight: dict[int, asyncio.Task[Attempt]] = field(default_factory=dict)
     _over: "asyncio.Future[bool] | None" = None
     _stopping: bool = False
 
@@ -127,19 +140,21 @@ class Synthesis:
         """
         self._look_at = self.recipe.rows
         self._over = asyncio.get_running_loop().create_future()
+        self._next = min(self.journal.end("instruction"), self.recipe.max_attempts)
         syncing = asyncio.create_task(self._sync_now_and_then())
         self.budget.start()
         try:
-            self._launch()
+            self._proceed()
             enough = await self._over
             if enough:
                 self._believe()
             return enough
         finally:
             syncing.cancel()
-            for task in self._in_flight:
+            in_flight = list(self._in_flight.values())
+            for task in in_flight:
                 task.cancel()
-            await asyncio.gather(syncing, *self._in_flight, return_exceptions=True)
+            await asyncio.gather(syncing, *in_flight, return_exceptions=True)
 
     def stop(self) -> None:
         """Start nothing more; `run` returns when what is in flight is finished."""
@@ -167,49 +182,107 @@ class Synthesis:
     def _target(self) -> int:
         """Return how many slots are worth starting, as far as the finished ones tell."""
         missing = self.recipe.rows - self._passed
-        rate = (self._passed + 1) / (self._finished + 1)
+        passed = self._passed + 1.0
+        if self._read < self._next:
+            # Two standard errors more: nothing is asked for that unread answers make needless.
+            passed += 2 * math.sqrt(self._passed)
+        rate = min(passed / (self._finished + 1), 1.0)
         wanted = self._finished + max(missing, 0) / rate
         # The next look is always worth reaching: corpus filters may have taken rows away.
         least = self._frontier + self.window
         windows = math.ceil(max(wanted, least) / self.window)
         return min(windows * self.window, self.recipe.max_attempts)
 
-    def _launch(self) -> None:
-        """Start slots while there is room; slots that the journal has whole finish here."""
-        while not self._over_now() and not self._stopping and self._next < self._target():
-            if len(self._in_flight) >= self._room():
-                return
-            slot = self._next
+    def _proceed(self) -> None:
+        """Read on in the journal for a moment, then start what there is room for."""
+        self._proceeds = False
+        if self._over_now() or self._stopping:
+            self._end_if_idle()
+            return
+        try:
+            more = self._read_on()
+            self._launch()
+        except Exception as error:  # noqa: BLE001 - a callback's error would vanish in the loop
+            self._fail(error)
+            return
+        if more:
+            self._proceed_soon()
+        else:
+            self._end_if_idle()
+
+    def _proceed_soon(self) -> None:
+        """Call `_proceed` once the event loop had its turn."""
+        if not self._proceeds:
+            self._proceeds = True
+            asyncio.get_running_loop().call_soon(self._proceed)
+
+    def _read_on(self) -> bool:
+        """Take slots from the journal, for a moment; true when there is more to take now."""
+        end_s = time.monotonic() + READ_S
+        while self._is_behind() and self._read_slot():
+            if time.monotonic() >= end_s:
+                return self.endpoint is not None or not self._lacks_rows()
+        return False
+
+    def _is_behind(self) -> bool:
+        end = min(self._next, self._frontier + MOST_AHEAD, self._target())
+        return self._read < end and not self._over_now()
+
+    def _read_slot(self) -> bool:
+        """Take the next slot from the journal; false when it is a gap that cannot be filled now."""
+        slot = self._read
+        if slot not in self._ahead and slot not in self._in_flight:
             held = self._held(slot)
-            if held is None and self.endpoint is None:
-                break
-            self._next += 1
-            if held is not None:
-                self._finish(held)
-            elif self.journal.claim(slot):
+            if held is None and (self.endpoint is None or len(self._in_flight) >= self._room()):
+                return False
+            if held is None:
                 self._start(slot)
             else:
-                self._elsewhere.add(slot)
-        self._end_if_idle()
+                self._elsewhere.discard(slot)
+                self._finish(held)
+        self._read += 1
+        return True
+
+    def _lacks_rows(self) -> bool:
+        """Say whether what is read so far leaves no hope that the journal alone has the rows."""
+        likely = self._passed + 2 * math.sqrt(self._passed) + 2
+        return self._finished >= 100 and self.recipe.rows * self._finished > likely * self._next
+
+    def _launch(self) -> None:
+        """Start new slots while there is room."""
+        if self.endpoint is None or self._over_now():
+            return
+        while self._next < self._target() and len(self._in_flight) < self._room():
+            slot = self._next
+            self._next += 1
+            if slot == self._read and slot < self._frontier + MOST_AHEAD:
+                self._read += 1
+            self._start(slot)
 
     def _start(self, slot: int) -> None:
+        """Ask for a slot, where no other builder does."""
+        if not self.journal.claim(slot):
+            self._elsewhere.add(slot)
+            return
+        self._elsewhere.discard(slot)
         task = asyncio.create_task(self._attempt(slot))
-        self._in_flight.add(task)
-        task.add_done_callback(self._landed)
+        self._in_flight[slot] = task
+        task.add_done_callback(partial(self._landed, slot))
 
     def _look_elsewhere(self) -> None:
         """Take over what other builders of this journal answered, or left behind."""
         for slot in sorted(self._elsewhere):
             if self._over_now() or self._stopping:
                 return
+            if slot >= self._read:
+                break  # its turn comes when it is read
             held = self._held(slot)
             if held is not None:
                 self._elsewhere.discard(slot)
                 self._finish(held)
-            elif len(self._in_flight) < self._room() and self.journal.claim(slot):
-                self._elsewhere.discard(slot)
+            elif len(self._in_flight) < self._room():
                 self._start(slot)
-        self._launch()
+        self._proceed_soon()
 
     def _room(self) -> int:
         """Return how many rows may be in flight: each has one request with the endpoint."""
@@ -223,22 +296,28 @@ class Synthesis:
             elif not self._elsewhere:
                 self._over.set_exception(self._unreachable())
 
+    def _fail(self, error: BaseException) -> None:
+        if self._over and not self._over.done():
+            self._over.set_exception(error)
+
     def _over_now(self) -> bool:
         return self._over is None or self._over.done()
 
-    def _landed(self, task: asyncio.Task[Attempt]) -> None:
-        self._in_flight.discard(task)
+    def _landed(self, slot: int, task: asyncio.Task[Attempt]) -> None:
+        del self._in_flight[slot]
         if self._over_now() or task.cancelled():
             return
         error = task.exception()
         if isinstance(error, _NotHeldError):
             self._end_if_idle()  # stopped between the passes of this row
         elif error is not None:
-            assert self._over is not None
-            self._over.set_exception(error)
+            self._fail(error)
         else:
-            self._finish(task.result())
-            self._launch()
+            attempt = task.result()
+            # Behind `_read` the journal keeps it, but for an answer that may yet come.
+            if slot < self._read or attempt.reason in (gates.REFUSED, gates.FAILED):
+                self._finish(attempt)
+            self._proceed_soon()
 
     def _finish(self, attempt: Attempt) -> None:
         """Count a finished slot, and hand over in order what is whole up to here."""
@@ -255,8 +334,8 @@ class Synthesis:
             self._ahead[attempt.slot] = attempt
             while self._frontier in self._ahead and not self._over.done():
                 self._take(self._ahead.pop(self._frontier))
-        except Exception as error:  # noqa: BLE001 - a callback's error would vanish in the loop
-            self._over.set_exception(error)
+        except Exception as error:  # noqa: BLE001 - as in _proceed
+            self._fail(error)
 
     def _take(self, attempt: Attempt) -> None:
         """Hand over the attempt at the frontier, and look whether there are enough."""
@@ -390,6 +469,5 @@ class Synthesis:
                 if self._elsewhere:
                     await asyncio.to_thread(self.journal.refresh)
                     self._look_elsewhere()
-            except Exception as error:  # noqa: BLE001 - as in _finish
-                if self._over and not self._over.done():
-                    self._over.set_exception(error)
+            except Exception as error:  # noqa: BLE001 - as in _proceed
+                self._fail(error)

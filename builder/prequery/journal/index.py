@@ -53,6 +53,10 @@ class Index:
         self._arrange(segment.made)
         return True
 
+    def end(self, made: Pass) -> int:
+        """Return the slot behind the highest one of a pass."""
+        return self._lasts[made][-1] + 1 if self._lasts[made] else 0
+
     def find(self, slot: int, made: Pass) -> list[Segment]:
         """Return every segment that may hold the slot."""
         lasts = self._lasts[made]

@@ -20,7 +20,7 @@ from prequery.journal import locks, manifest, segments, wal
 from prequery.journal.disk import Disk
 from prequery.journal.index import Decoded, Index
 from prequery.journal.leases import Leases
-from prequery.journal.lines import PASSES, Key, decoded, the_one
+from prequery.journal.lines import PASSES, Key, Pass, decoded, the_one
 from prequery.journal.places import beside
 from prequery.journal.segments import DamagedError, Segment
 from prequery.journal.store import LocalStore, Store, UrlStore, commit
@@ -134,6 +134,12 @@ class Journal:
         """Return how many answers are held. One that two builders brought counts twice."""
         with self._state:
             return self._index.row_count + sum(len(lines) for lines in self._lines())
+
+    def end(self, made: Pass) -> int:
+        """Return the slot behind the highest one that has an answer of this pass."""
+        with self._state:
+            logged = (key.slot + 1 for lines in self._lines() for key in lines if key.made == made)
+            return max(self._index.end(made), max(logged, default=0))
 
     def get(self, key: Key) -> Answer | None:
         """Return an answer; null when it is not held.
