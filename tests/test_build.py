@@ -293,7 +293,7 @@ def test_a_build_that_carries_on_asks_before_it_has_read_the_journal(
     # A greedy request to a repeated instruction is another slot's, and is the same one.
     again = {key for key in held if server.asked[key] > 1 and '"seed"' in key}
     assert all('"max_new_tokens": 32' in key for key in again)
-    assert read[0] < 10
+    assert read[0] < 200  # of 402 slots in the journal
     assert digests(tmp_path / "carried-on") == digests(tmp_path / "whole")
 
 
