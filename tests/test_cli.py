@@ -75,7 +75,8 @@ def test_an_endpoint_that_is_no_tgi_is_an_error_with_a_fix(recipe: Path, tmp_pat
 
     assert done.returncode == 1
     assert done.stderr.splitlines()[-1] == (
-        "  fix:   point the recipe's endpoint.url, or --endpoint, at text-generation-inference"
+        "  fix:   point the recipe's endpoint.url, or --endpoint, at text-generation-inference, "
+        "vLLM, SGLang or llama.cpp's server"
     )
     assert "Traceback" not in done.stderr
 

@@ -19,8 +19,8 @@ from huggingface_hub.errors import ValidationError
 
 import tgi_openapi
 from plain_http import generate, get, post
+from prequery.draws import fold
 from prequery.local import process, weights
-from prequery.local.engine import fold
 from prequery.local.vocabulary import Piece, Span, Vocabulary, spans
 from tgi_openapi import check
 

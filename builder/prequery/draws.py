@@ -33,6 +33,16 @@ def draw(fingerprint: str, slot: int, purpose: Purpose, turn: int = 0, attempt: 
     return (int.from_bytes(blake2b(key, digest_size=8).digest()) >> 1) or 1
 
 
+def fold(seed: int) -> int:
+    """Cut a seed of 64 bits to the 32 that llama.cpp has.
+
+    Both halves count, seeds below 2**32 - 1 stay as they are, and the one value that means "draw a
+    seed" to llama.cpp is avoided.
+    """
+    folded = (seed ^ (seed >> 32)) & 0xFFFFFFFF
+    return folded if folded != 0xFFFFFFFF else 0xFFFFFFFE
+
+
 def choose(fingerprint: str, slot: int, weights: Sequence[float]) -> int:
     """Choose one of several weighted settings.
 

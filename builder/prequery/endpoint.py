@@ -15,7 +15,7 @@ from typing import Any, Protocol, Self
 import msgspec
 
 from prequery.recipe import Sampling
-from prequery.transport import FaultError, HttpEndpoint, RefusedError, encode
+from prequery.transport import AbsentError, FaultError, HttpEndpoint, RefusedError, encode
 
 MAX_TEXT_CHARS = 1 << 20
 
@@ -60,13 +60,28 @@ class Token(msgspec.Struct, frozen=True):
 
 
 class Info(msgspec.Struct, frozen=True):
-    """What `/info` says of the served model. `exact` is our embedded endpoint's own."""
+    """What an endpoint says of itself; null where it does not say.
+
+    Args:
+        model_id: Of the served model.
+        max_concurrent_requests: Running and queued, before it answers 429.
+        max_input_tokens: Of a prompt.
+        max_total_tokens: Of a prompt and its answer.
+        version: Of the server.
+        model_sha: Commit of the model; only TGI tells.
+        max_stop_sequences: TGI's own limit.
+        router: What answers.
+        engine: Our embedded endpoint's own, as are `exact` and `weights_sha256`.
+        exact: One request at a time.
+        slots: Answers that are decoded at the same time: the embedded endpoint and llama.cpp tell.
+        weights_sha256: Of the whole file.
+    """
 
     model_id: str
-    max_concurrent_requests: int
-    max_input_tokens: int
-    max_total_tokens: int
-    version: str
+    max_concurrent_requests: int | None = None
+    max_input_tokens: int | None = None
+    max_total_tokens: int | None = None
+    version: str | None = None
     model_sha: str | None = None
     max_stop_sequences: int = 4
     router: str = "text-generation-router"
@@ -138,11 +153,18 @@ class Asks(Protocol):
     async def info(self) -> Info:
         """Ask what is served."""
 
-    async def tokenize(self, text: str) -> list[Token]:
-        """Return the tokens that `generate` would see for this prompt."""
+    async def tokenize(self, text: str) -> list[int] | None:
+        """Return the ids that `generate` would see for this prompt; null: none can be had."""
 
     async def render(self, messages: Sequence[Mapping[str, str]]) -> Rendering:
-        """Apply the served model's chat template, with the generation prompt."""
+        """Apply the served model's chat template, with the generation prompt.
+
+        Raises:
+            EndpointError: This endpoint cannot, or the template refuses the messages.
+        """
+
+    def check(self, request: Request) -> None:
+        """Raise an `EndpointError` for what the endpoint would leave out in silence."""
 
     async def generate(self, request: Request, where: str, urgent: bool = False) -> Answer:
         """Continue a text; urgent requests go first where there is no room for all."""
@@ -169,11 +191,18 @@ class Client(Protocol):
     async def info(self) -> Info:
         """Ask what is served."""
 
-    async def tokenize(self, text: str) -> list[Token]:
-        """Return the tokens that `generate` would see for this prompt."""
+    async def tokenize(self, text: str) -> list[int] | None:
+        """Return the ids that `generate` would see for this prompt; null: none can be had."""
 
     async def render(self, messages: Sequence[Mapping[str, str]]) -> Rendering:
-        """Apply the served model's chat template, with the generation prompt."""
+        """Apply the served model's chat template, with the generation prompt.
+
+        Raises:
+            EndpointError: This endpoint cannot, or the template refuses the messages.
+        """
+
+    def check(self, request: Request) -> None:
+        """Raise an `EndpointError` for what the endpoint would leave out in silence."""
 
     async def is_healthy(self, timeout_s: float) -> bool:
         """Ask once whether it works."""
@@ -226,14 +255,30 @@ class TgiEndpoint(HttpEndpoint):
         """
         return await self._ask_json("GET", "/info", None, Info, "before the first row")
 
-    async def tokenize(self, text: str) -> list[Token]:
-        """Return the tokens that `/generate` would see for this prompt.
+    async def is_spoken(self) -> bool:
+        """Tell TGI from another kind of server.
+
+        Raises:
+            EndpointError: Nothing answers, or it does not let us in.
+        """
+        try:
+            raw = await self._insist("GET", "/info", None, "handshake")
+            return _is_tgi(msgspec.json.decode(raw))
+        except (AbsentError, RefusedError, msgspec.DecodeError):
+            return False
+
+    async def tokenize(self, text: str) -> list[int]:
+        """Return the ids that `/generate` would see for this prompt.
 
         Raises:
             EndpointError: Nothing answers, or what answers is not TGI.
         """
         body = {"inputs": text}
-        return await self._ask_json("POST", "/tokenize", body, list[Token], "prefix")
+        tokens = await self._ask_json("POST", "/tokenize", body, list[Token], "prefix")
+        return [token.id for token in tokens]
+
+    def check(self, request: Request) -> None:
+        """Accept it: TGI takes every field, and refuses by itself what it does not know."""
 
     async def render(self, messages: Sequence[Mapping[str, str]]) -> Rendering:
         """Apply the served model's chat template, with the generation prompt.
@@ -278,7 +323,7 @@ def read_answer(raw: bytes, request: Request, prompt_tokens: str | None) -> Answ
     generated, repaired = _decode(raw, request.logprobs)
     total, lowest, count = None, None, 0
     if isinstance(generated, _Whole):
-        total, lowest, count = _summed([token.logprob for token in generated.details.tokens])
+        total, lowest, count = summed([token.logprob for token in generated.details.tokens])
     text = generated.generated_text[:MAX_TEXT_CHARS]
     cut = min((at for stop in request.stop if (at := text.find(stop)) >= 0), default=None)
     return Answer(
@@ -294,7 +339,11 @@ def read_answer(raw: bytes, request: Request, prompt_tokens: str | None) -> Answ
     )
 
 
-def _summed(logprobs: Sequence[float | None]) -> tuple[float | None, float | None, int]:
+def _is_tgi(info: Any) -> bool:
+    return isinstance(info, dict) and {"model_id", "max_concurrent_requests"} <= info.keys()
+
+
+def summed(logprobs: Sequence[float | None]) -> tuple[float | None, float | None, int]:
     """Return sum, least and count of those that are there.
 
     `fsum`, because `sum` of floats gives other last digits from Python 3.12 on.

@@ -18,8 +18,10 @@ from dataclasses import dataclass, field, replace
 from types import TracebackType
 from typing import Self
 
-from prequery.endpoint import Answer, Client, Info, Rendering, Request, TgiEndpoint, Token
+from prequery.endpoint import Answer, Client, Info, Rendering, Request
 from prequery.errors import EndpointError
+from prequery.handshake import connect
+from prequery.recipe import EndpointProtocol
 from prequery.transport import FaultError, OverloadError, Patience
 
 PROBE_INTERVAL_S = 1.0
@@ -29,6 +31,10 @@ FAULTS_IN_A_ROW = 3
 SLOWEST = 5.0
 """A request may take so many times the slowest of the last answers."""
 LEAST_TIMEOUT_S = 30.0
+UNKNOWN_CEILING = 4096
+"""Requests that a member is given at most that does not say how many it takes."""
+AT_FIRST = 16
+"""Requests that such a member is given at first."""
 RETRY_RATIO = 0.1
 RETRIES_AT_FIRST = 20.0
 
@@ -137,6 +143,8 @@ class Fleet:
         patience: How long faults are borne.
         limit: Requests in flight altogether; null lets each take what it says it takes.
         say: Is told when a member is left and when it is back.
+        protocol: That all of them speak.
+        model: The one that is meant, where an endpoint serves several.
     """
 
     addresses: Sequence[str]
@@ -144,6 +152,8 @@ class Fleet:
     patience: Patience = field(default_factory=Patience)
     limit: int | None = None
     say: Callable[[str], None] = field(default=lambda text: None, repr=False)
+    protocol: EndpointProtocol = "auto"
+    model: str | None = None
     members: list[Member] = field(default_factory=list, repr=False)
     _info: Info | None = None
     _urgent: deque["asyncio.Future[Member]"] = field(default_factory=deque, repr=False)
@@ -158,19 +168,20 @@ class Fleet:
         """Connect, and see that all members serve the same model.
 
         Raises:
-            EndpointError: One does not answer, is no TGI, or serves another model than the first.
+            EndpointError: One does not answer, or is another model or kind than the first.
         """
         try:
             # An address with nothing behind it should be an error in seconds, not in a minute.
             brief = replace(self.patience, tries=min(self.patience.tries, 3))
             for address in self.addresses:
-                endpoint = TgiEndpoint(address, self.token, brief)
-                await self._stack.enter_async_context(endpoint)
+                connecting = connect(address, self.token, brief, self.protocol, self.model)
+                endpoint = await self._stack.enter_async_context(connecting)
                 info = await endpoint.info()
                 self._info = self._info or info
                 self._same_model(info, address)
                 ceiling = self._ceiling(info)
-                self.members.append(Member(endpoint, ceiling, ceiling))
+                known = info.slots or info.max_concurrent_requests
+                self.members.append(Member(endpoint, ceiling, ceiling if known else AT_FIRST))
         except BaseException:
             await self._stack.aclose()
             raise
@@ -203,13 +214,17 @@ class Fleet:
         assert self._info is not None
         return self._info
 
-    async def tokenize(self, text: str) -> list[Token]:
-        """Return the tokens that `generate` would see for this prompt."""
+    async def tokenize(self, text: str) -> list[int] | None:
+        """Return the ids that `generate` would see for this prompt; null: none can be had."""
         return await self.members[0].endpoint.tokenize(text)
 
     async def render(self, messages: Sequence[Mapping[str, str]]) -> Rendering:
         """Apply the served model's chat template, with the generation prompt."""
         return await self.members[0].endpoint.render(messages)
+
+    def check(self, request: Request) -> None:
+        """Raise an `EndpointError` for what the endpoints would leave out in silence."""
+        self.members[0].endpoint.check(request)
 
     async def generate(self, request: Request, where: str, urgent: bool = False) -> Answer:
         """Continue a text, through the faults of any member.
@@ -369,14 +384,20 @@ class Fleet:
                 f"{self.addresses[0]} and {address}",
                 "one build has one generator: name only endpoints that serve it",
             )
+        if self._info.router != info.router:
+            raise EndpointError(
+                f"two endpoints are two kinds of server: {self._info.router} and {info.router}",
+                f"{self.addresses[0]} and {address}",
+                "name servers of one kind: they add BOS, and fold seeds, each in its own way",
+            )
 
     def _ceiling(self, info: Info) -> int:
         """Return how many requests keep a member busy.
 
         Our own endpoint says how many slots it decodes at once; two more cover the way between
-        the passes. TGI says how many requests it takes before it answers 429.
+        the passes. TGI says how many requests it takes before it answers 429. Others say nothing.
         """
-        says = info.slots + 2 if info.slots else info.max_concurrent_requests
+        says = info.slots + 2 if info.slots else info.max_concurrent_requests or UNKNOWN_CEILING
         share = self.limit and max(1, self.limit // len(self.addresses))
         return min(says, share) if share else says
 

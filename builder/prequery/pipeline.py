@@ -10,7 +10,7 @@ import msgspec
 
 from prequery import lock, shards
 from prequery.budget import Budget, Price
-from prequery.endpoint import Asks, Info
+from prequery.endpoint import Asks, Info, Request
 from prequery.errors import BudgetError, StoppedError
 from prequery.fleet import Fleet, token_from
 from prequery.journal import Journal, folder_for
@@ -180,8 +180,15 @@ def fleet(
         EndpointError: The token's environment variable is empty.
     """
     token_env = options.token_env if options.endpoints else recipe.endpoint.token_env
-    limit = recipe.endpoint.concurrency
-    return Fleet(addresses, token_from(token_env), options.patience, limit, say)
+    return Fleet(
+        addresses,
+        token_from(token_env),
+        options.patience,
+        recipe.endpoint.concurrency,
+        say,
+        "auto" if options.endpoints else recipe.endpoint.protocol,
+        recipe.generator.model,
+    )
 
 
 def price(recipe: Recipe) -> Price:
@@ -194,6 +201,8 @@ async def meet(recipe: Recipe, endpoint: Asks) -> tuple[Info, Prefix]:
     """See that the endpoint serves the recipe's model, and derive the prefix from it."""
     info = await endpoint.info()
     check_model(info, recipe.generator, endpoint.address)
+    for sampling in (*recipe.instructions, recipe.responses):
+        endpoint.check(Request(prompt="", sampling=sampling))
     return info, await derive(endpoint)
 
 

@@ -193,6 +193,8 @@ async def _one_bos(
     would then carry two.
     """
     sent = await _ids(endpoint, text)
+    if sent is None:
+        return await _one_bos_by_count(endpoint, text, tokens[0].text, meant)
     if sent == meant:
         return text, sent, "the endpoint adds no token of its own"
     if sent[1:] == meant and sent[:1] != meant[:1]:
@@ -215,8 +217,32 @@ async def _one_bos(
     )
 
 
-async def _ids(endpoint: Asks, text: str) -> tuple[int, ...]:
-    return tuple(token.id for token in await endpoint.tokenize(text))
+async def _ids(endpoint: Asks, text: str) -> tuple[int, ...] | None:
+    found = await endpoint.tokenize(text)
+    return None if found is None else tuple(found)
+
+
+async def _one_bos_by_count(
+    endpoint: Asks, text: str, first: str, meant: tuple[int, ...]
+) -> tuple[str, tuple[int, ...], str]:
+    """Do what `_one_bos` does where the endpoint shows no ids: it counts the tokens of a prompt."""
+    counted = await _count(endpoint, text)
+    if counted == len(meant):
+        return text, meant, "the endpoint adds no token of its own, by its count"
+    if counted == len(meant) + 1 and first and text.startswith(first):
+        stripped = text[len(first) :]
+        if await _count(endpoint, stripped) == len(meant):
+            return stripped, meant, "the endpoint adds BOS, by its count; the template's is off"
+    raise PrefixError(
+        f"the endpoint counts {counted} tokens in the prefix, the template means {len(meant)}",
+        f"{endpoint.address}, usage.prompt_tokens",
+        "serve the model with its own tokenizer, from a server that has /tokenize",
+    )
+
+
+async def _count(endpoint: Asks, text: str) -> int | None:
+    request = Request(prompt=text, sampling=Sampling(max_new_tokens=1))
+    return (await endpoint.generate(request, "prefix")).prompt_tokens
 
 
 async def _system_prompt(endpoint: Asks, rendered: str) -> str | None:

@@ -66,6 +66,10 @@ class OverloadError(Exception):
     """429."""
 
 
+class AbsentError(EndpointError):
+    """What was asked for is not there: another kind of server, or another path."""
+
+
 class RefusedError(Exception):
     """This request will never be answered; says why in the endpoint's words."""
 
@@ -185,9 +189,9 @@ class HttpEndpoint:
             raise RefusedError(_error_text(raw))
         if status == 424 or status >= 500:
             raise FaultError(str(status))
-        raise self._hopeless(status, method, path)
+        raise self._hopeless(status, method, path, raw)
 
-    def _hopeless(self, status: int, method: str, path: str) -> EndpointError:
+    def _hopeless(self, status: int, method: str, path: str, raw: bytes) -> EndpointError:
         what = f"{method} {path} answered {status}"
         if status in (401, 403):
             fix = "export a valid token and name its variable in endpoint.token_env"
@@ -196,7 +200,9 @@ class HttpEndpoint:
             fix = "use the address that it redirects to; a token must not follow a redirect"
             return EndpointError(f"the endpoint redirects: {what}", self.address, fix)
         fix = f"point the recipe's endpoint.url, or --endpoint, at {self.server}"
-        return EndpointError(f"this is no {self.protocol} endpoint: {what}", self.address, fix)
+        said = _said(raw)
+        what += f" ({said})" if said else ""
+        return AbsentError(f"this is no {self.protocol} endpoint: {what}", self.address, fix)
 
     def _gave_up(self, fault: str, tries: str, spent_s: float, where: str) -> EndpointError:
         return EndpointError(
@@ -217,11 +223,21 @@ async def _bounded(response: aiohttp.ClientResponse) -> bytes:
 
 def _error_text(raw: bytes) -> str:
     """Return the endpoint's own words, short and printable."""
+    return _said(raw) or _printable(raw.decode("utf-8", "replace"))
+
+
+def _said(raw: bytes) -> str:
+    """Return the words of an error body: TGI's, OpenAI's or FastAPI's; empty when it has none."""
     try:
-        said = json.loads(raw)["error"]
-    except (ValueError, KeyError, TypeError):
-        said = raw.decode("utf-8", "replace")
-    return "".join(c if c.isprintable() else " " for c in str(said))[:300]
+        body = json.loads(raw)
+        said = body.get("error") or body.get("message") or body.get("detail") or ""
+        return _printable(str(said["message"] if isinstance(said, dict) else said))
+    except (ValueError, LookupError, AttributeError):
+        return ""
+
+
+def _printable(text: str) -> str:
+    return "".join(c if c.isprintable() else " " for c in text)[:300]
 
 
 def _in_words(error: aiohttp.ClientError) -> str:

@@ -22,6 +22,7 @@ from typing import Any
 
 import msgspec
 
+from prequery.draws import fold
 from prequery.errors import LocalError
 from prequery.local import llamacpp
 from prequery.local.llamacpp import EngineError, Llama, RefusedError
@@ -30,8 +31,6 @@ from prequery.local.weights import Weights
 
 # A float32 score divided by much less than this overflows; the answers are the same already here.
 LOWEST_TEMPERATURE = 1e-6
-# llama.cpp reads this seed as "draw one".
-RANDOM_SEED = 0xFFFFFFFF
 
 
 @dataclass(frozen=True)
@@ -91,16 +90,6 @@ class Generated(Candidate):
 
     is_eos: bool = False
     top: tuple[Candidate, ...] = ()
-
-
-def fold(seed: int) -> int:
-    """Cut a seed of 64 bits to the 32 that llama.cpp has.
-
-    Both halves count, seeds below 2**32 - 1 stay as they are, and the one value that means "draw a
-    seed" is avoided.
-    """
-    folded = (seed ^ (seed >> 32)) & 0xFFFFFFFF
-    return folded if folded != RANDOM_SEED else RANDOM_SEED - 1
 
 
 @asynccontextmanager

@@ -7,6 +7,7 @@ endpoint, its token, concurrency, folders) may stand there but enters no fingerp
 from prequery.recipe.parts import (
     LOCAL,
     Endpoint,
+    EndpointProtocol,
     Generator,
     Recipe,
     Release,
@@ -18,6 +19,7 @@ from prequery.recipe.reading import bundled_names, check_url, find, load, read
 __all__ = [
     "LOCAL",
     "Endpoint",
+    "EndpointProtocol",
     "Generator",
     "Recipe",
     "Release",

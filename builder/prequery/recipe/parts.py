@@ -5,11 +5,13 @@ import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
+from typing import Literal
 
 from prequery import draws, filters
 from prequery.columns.base import Column
 
 LOCAL = "local"
+EndpointProtocol = Literal["auto", "tgi", "completions"]
 
 
 @dataclass(frozen=True)
@@ -64,6 +66,8 @@ class Endpoint:
         concurrency: Rows in flight; null takes the endpoint's own limit.
         usd_per_million_prompt_tokens: For `--max-cost` and estimates.
         usd_per_million_generated_tokens: The same of what is written.
+        protocol: `tgi`, `completions` (the raw `/v1/completions` of vLLM, SGLang, llama.cpp), or
+            `auto`: asked of the endpoint.
     """
 
     url: str = LOCAL
@@ -71,6 +75,7 @@ class Endpoint:
     concurrency: int | None = None
     usd_per_million_prompt_tokens: float = 0.0
     usd_per_million_generated_tokens: float = 0.0
+    protocol: EndpointProtocol = "auto"
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from difflib import get_close_matches
 from importlib.resources.abc import Traversable
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 from urllib.parse import urlsplit
 
 from prequery import columns as all_columns
@@ -16,6 +16,7 @@ from prequery.errors import RecipeError
 from prequery.recipe.parts import (
     LOCAL,
     Endpoint,
+    EndpointProtocol,
     Generator,
     Recipe,
     Release,
@@ -208,6 +209,7 @@ def _endpoint(top: "Section") -> Endpoint:
         section.integer("concurrency", low=1, high=100_000, default=None),
         section.number("usd_per_million_prompt_tokens", low=0, high=1e6, default=0.0),
         section.number("usd_per_million_generated_tokens", low=0, high=1e6, default=0.0),
+        section.text("protocol", choices=get_args(EndpointProtocol), default="auto"),
     )
 
 

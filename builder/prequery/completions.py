@@ -1,0 +1,261 @@
+"""The client of servers that speak raw `/v1/completions`: vLLM, SGLang, llama.cpp's, TGI itself.
+
+Never `/v1/chat/completions`: a server that applies a template of its own makes the model greet
+instead of ask. What each server takes and says is in `dialects.py`.
+"""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import msgspec
+
+from prequery import dialects
+from prequery.dialects import Completion, Dialect
+from prequery.endpoint import MAX_TEXT_CHARS, Answer, Info, Rendering, Request, Token, summed
+from prequery.errors import EndpointError
+from prequery.transport import AbsentError, FaultError, HttpEndpoint, RefusedError, encode
+
+_read_completion = msgspec.json.Decoder(Completion).decode
+
+
+class _Model(msgspec.Struct):
+    """An entry of `/v1/models`. `owned_by` names the server; `root` is what vLLM was started on."""
+
+    id: str
+    owned_by: str = ""
+    root: str | None = None
+    max_model_len: int | None = None
+
+
+class _Models(msgspec.Struct):
+    data: list[_Model]
+
+
+class _Version(msgspec.Struct):
+    version: str
+
+
+class _Defaults(msgspec.Struct):
+    n_ctx: int = 0
+
+
+class _Props(msgspec.Struct):
+    """What llama.cpp's `/props` says."""
+
+    total_slots: int
+    build_info: str | None = None
+    default_generation_settings: _Defaults = msgspec.field(default_factory=_Defaults)
+
+
+class _Tokenized(msgspec.Struct):
+    tokens: list[int]
+
+
+class _Piece(msgspec.Struct):
+    id: int
+    piece: str | list[int]  # half a character is no JSON string: it comes as bytes
+
+
+class _Pieces(msgspec.Struct):
+    tokens: list[_Piece]
+
+
+class _Templated(msgspec.Struct):
+    prompt: str
+
+
+@dataclass
+class CompletionsEndpoint(HttpEndpoint):
+    """A client of one endpoint of raw completions.
+
+    Args:
+        address: As `HttpEndpoint`.
+        token: As `HttpEndpoint`.
+        patience: As `HttpEndpoint`.
+        model: The one that is meant, where several are served; null takes the first.
+    """
+
+    protocol = "raw completions"
+    server = "text-generation-inference, vLLM, SGLang or llama.cpp's server"
+    # OpenAI's 400, FastAPI's 422, and a body that is too long.
+    refusals = frozenset({400, 413, 422})
+
+    model: str | None = None
+    _dialect: Dialect = field(default_factory=Dialect, repr=False)
+    _name: str = field(default="", repr=False)
+
+    async def info(self) -> Info:
+        """Ask what is served, and by what.
+
+        Raises:
+            EndpointError: Nothing answers, or no model is listed.
+        """
+        where = "before the first row"
+        listed = (await self._ask_json("GET", "/v1/models", None, _Models, where)).data
+        if not listed:
+            raise EndpointError(
+                "the endpoint serves no model: /v1/models is empty",
+                self.address,
+                "start it with the recipe's generator.model",
+            )
+        meant = (one for one in listed if self.model in (one.id, one.root))
+        served = next(meant, listed[0])
+        self._name = served.id
+        return await self._server(served, self.model if served.root == self.model else served.id)
+
+    async def tokenize(self, text: str) -> list[int] | None:
+        """Return the ids that `generate` would see for this prompt; null where none can be had.
+
+        Raises:
+            EndpointError: The endpoint does not answer.
+        """
+        body = self._dialect.tokenize(text)
+        if body is None:
+            return None
+        try:
+            body = {"model": self._name} | body
+            found = await self._ask_json("POST", "/tokenize", body, _Tokenized, "prefix")
+        except AbsentError:
+            return None
+        return found.tokens
+
+    async def render(self, messages: Sequence[Mapping[str, str]]) -> Rendering:
+        """Apply the served model's chat template: llama.cpp's server can.
+
+        Raises:
+            EndpointError: It is another server, or its template refuses the messages.
+        """
+        if not isinstance(self._dialect, dialects.LlamaCpp):
+            raise EndpointError(
+                f"{self._dialect.name} does not show its chat template as text",
+                f"{self.address}, prefix",
+                "name the template in the recipe: generator.template",
+            )
+        body: dict[str, Any] = {"messages": list(messages)}
+        text = (await self._ask_json("POST", "/apply-template", body, _Templated, "prefix")).prompt
+        body = {"content": text, "add_special": False, "parse_special": True, "with_pieces": True}
+        pieces = (await self._ask_json("POST", "/tokenize", body, _Pieces, "prefix")).tokens
+        return Rendering(text, _placed(pieces))
+
+    def check(self, request: Request) -> None:
+        """Refuse what this server would leave out in silence.
+
+        Raises:
+            EndpointError: Naming the field.
+        """
+        self._dialect.check(request, self.address)
+
+    async def generate(self, request: Request, timeout_s: float) -> Answer:
+        """Continue a text: one try.
+
+        Args:
+            request: What to continue and how.
+            timeout_s: Without an answer after this time the try is a faulty one.
+
+        Returns:
+            An answer; one with `error` when the endpoint refuses the request for good.
+
+        Raises:
+            FaultError: No answer, or one that cannot be used; asking again may help.
+            OverloadError: It has enough to do.
+            EndpointError: It will not answer any request.
+        """
+        body = encode({"model": self._name} | self._dialect.parameters(request))
+        try:
+            raw, _ = await self._once("POST", "/v1/completions", body, timeout_s)
+            return read_completion(raw, request, self._dialect)
+        except RefusedError as refusal:
+            return Answer(seed=self._dialect.seed(request), error=str(refusal))
+        except (msgspec.DecodeError, ValueError, LookupError, TypeError):
+            raise FaultError("a truncated or malformed answer") from None
+
+    async def _server(self, served: _Model, model_id: str | None) -> Info:
+        """Find out what serves the model; see `_Model.owned_by`."""
+        version, slots, context = None, None, served.max_model_len
+        where = "before the first row"
+        match served.owned_by:
+            case "vllm":
+                self._dialect = dialects.Vllm()
+                try:
+                    found = await self._ask_json("GET", "/version", None, _Version, where)
+                    version = found.version
+                except AbsentError:
+                    version = None  # behind a gateway that passes on /v1 alone
+            case "sglang":
+                self._dialect = dialects.Sglang()
+            case "llamacpp":
+                props = await self._ask_json("GET", "/props", None, _Props, where)
+                context = props.default_generation_settings.n_ctx
+                self._dialect = dialects.LlamaCpp(context)
+                version, slots = props.build_info, props.total_slots
+            case owner if owner == served.id:
+                self._dialect = dialects.TgiCompletions()
+            case _:
+                self._dialect = Dialect()
+        return Info(
+            model_id=model_id or served.id,
+            max_total_tokens=context,
+            version=version,
+            router=self._dialect.name,
+            slots=slots,
+        )
+
+
+def read_completion(raw: bytes, request: Request, dialect: Dialect) -> Answer:
+    """Read the body of a `/v1/completions` answer.
+
+    The text is cut at the first stop string: some servers leave it in, some ignore `stop`.
+
+    Raises:
+        FaultError: It was broken off.
+        ValueError: It is damaged.
+    """
+    completion, repaired = _decode(raw)
+    choice = completion.choices[0]
+    total, lowest, count = summed(dialects.logprobs(choice))
+    text = choice.text[:MAX_TEXT_CHARS]
+    cut = min((at for stop in request.stop if (at := text.find(stop)) >= 0), default=None)
+    return Answer(
+        text=text[:cut],
+        finish_reason=dialect.finish(completion) if cut is None else "stop_sequence",
+        generated_tokens=completion.usage.completion_tokens,
+        prompt_tokens=completion.usage.prompt_tokens,
+        seed=dialect.seed(request),
+        logprob_sum=total,
+        logprob_min=lowest,
+        logprob_count=count,
+        repaired=repaired,
+    )
+
+
+def _decode(raw: bytes) -> tuple[Completion, bool]:
+    """Decode an answer; the flag tells that its text held lone surrogates."""
+    try:
+        return _read_completion(raw), False
+    except msgspec.ValidationError:
+        raise
+    except msgspec.DecodeError:
+        # As for TGI: json takes an escaped half of a surrogate pair, and it becomes U+FFFD.
+        body = json.loads(raw.decode("utf-8", "replace"))
+        choice = body["choices"][0]
+        text = choice["text"]
+        choice["text"] = text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+        return msgspec.convert(body, Completion), choice["text"] != text
+
+
+def _placed(pieces: Sequence[_Piece]) -> list[Token]:
+    """Return tokens with the characters that they cover; those of one character share it."""
+    tokens: list[Token] = []
+    at, waiting, ids = 0, b"", []
+    for one in pieces:
+        ids.append(one.id)
+        waiting += one.piece.encode() if isinstance(one.piece, str) else bytes(one.piece)
+        try:
+            text = waiting.decode()
+        except UnicodeDecodeError:
+            continue
+        tokens += [Token(id_, text, at, at + len(text)) for id_ in ids]
+        at, waiting, ids = at + len(text), b"", []
+    return tokens
