@@ -4,7 +4,7 @@ import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Any, NoReturn
+from typing import Annotated, Any, Literal, NoReturn
 
 import typer
 from rich.console import Console
@@ -33,8 +33,8 @@ RecipeArgument = Annotated[
 EndpointOption = Annotated[
     list[str] | None,
     typer.Option(
-        help="Address of a TGI endpoint, or `local`; instead of the recipe's. May be repeated: "
-        "all must serve the same model."
+        help="Address of an endpoint, or `local`; instead of the recipe's. It is asked whether it "
+        "speaks TGI's protocol or raw completions. May be repeated: all must serve the same model."
     ),
 ]
 TokenOption = Annotated[
@@ -218,6 +218,10 @@ def rehearse(
     instruction_tokens: Annotated[float, typer.Option(min=4, help="Median length.")] = 25.0,
     response_tokens: Annotated[float, typer.Option(min=4, help="Median length.")] = 350.0,
     fault: Annotated[list[str] | None, typer.Option(help=FAULT_HELP)] = None,
+    protocol: Annotated[
+        Literal["tgi", "completions"],
+        typer.Option(help="TGI's, or raw completions as llama.cpp's server speaks them."),
+    ] = "tgi",
     speed_up: Annotated[
         float, typer.Option(min=1, help="Run so many times as fast; times are told as they were.")
     ] = 10.0,
@@ -235,6 +239,7 @@ def rehearse(
         machines=(Machine(slots=slots, token_s=1 / tokens_per_s),) * endpoints,
         lengths=Lengths(instruction_median=instruction_tokens, response_median=response_tokens),
         faults=_faults(fault or []),
+        protocol=protocol,
     )
     done = run(loaded, settings, rows, speed_up)
     title = f"{done.rows} rows of {loaded.name}, rehearsed"

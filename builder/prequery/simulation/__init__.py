@@ -1,4 +1,4 @@
-"""A simulated fleet: real HTTP, TGI's wire format, and no model behind it.
+"""A simulated fleet: real HTTP, TGI's protocol or raw completions, and no model behind it.
 
 It answers with English-looking words that mean nothing. Lengths, speed, queueing and faults are
 those of its settings, and each is a function of the request alone, so a build against it repeats

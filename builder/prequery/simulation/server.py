@@ -12,6 +12,7 @@ import sys
 
 import msgspec
 
+from prequery.simulation.protocols import speaking
 from prequery.simulation.settings import Settings
 from prequery.simulation.wire import Connection, Endpoint
 from prequery.simulation.words import Writer
@@ -56,7 +57,7 @@ class _Listener:
 
 
 async def _serve(settings: Settings) -> None:
-    writer = Writer(settings.seed)
+    writer = Writer(settings.seed, speaking(settings, settings.machines[0]).token)
     fleet = [_Listener(Endpoint(settings, machine, writer)) for machine in settings.machines]
     for listener in fleet:
         await listener.open()

@@ -1,5 +1,7 @@
 """What a simulated fleet is, and what it tells of itself."""
 
+from typing import Literal
+
 import msgspec
 
 MODEL = "prequery/simulated"
@@ -21,12 +23,12 @@ class Lengths(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Faults(msgspec.Struct, frozen=True, kw_only=True):
-    """Share of `/generate` requests, in [0, 1], that end in each fault; together at most 1.
+    """Share of requests to generate, in [0, 1], that end in each fault; together at most 1.
 
     Args:
         overloaded: 429 at once, though there is room.
         unhealthy: 503 at once.
-        failed: 424 after the generation.
+        failed: 424, or 500 of raw completions, after the generation.
         reset: The connection is reset half-way through the generation.
         truncated: The connection ends in the middle of the answer.
         malformed: A 200 of the right length that is no JSON.
@@ -74,7 +76,8 @@ class Machine(msgspec.Struct, frozen=True, kw_only=True):
         slots: Answers decoded at the same time; more requests wait in a queue.
         token_s: Seconds a token; 0 answers at once and never queues.
         prefill_s: Seconds before the first token.
-        max_concurrent_requests: Running and queued; more get 429. Null: as many as slots.
+        max_concurrent_requests: Running and queued; more get 429. Null: as many as slots, or
+            without end where completions are spoken: llama.cpp's server queues them all.
     """
 
     slots: int = 256
@@ -100,8 +103,9 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         seed: Other seeds give other words, lengths and faults.
         lengths: Of the answers.
         faults: Of every endpoint.
-        model_id: That `/info` names.
-        model_sha: As above.
+        model_id: That is served.
+        model_sha: As above; raw completions tell none.
+        protocol: TGI's, or raw completions as llama.cpp's server speaks them.
     """
 
     machines: tuple[Machine, ...] = (Machine(),)
@@ -110,13 +114,14 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     faults: Faults = Faults()
     model_id: str = MODEL
     model_sha: str = REVISION
+    protocol: Literal["tgi", "completions"] = "tgi"
 
 
 class Counters(msgspec.Struct, kw_only=True):
     """What one endpoint did so far. Times are on the server's own clock.
 
     Args:
-        requests: `/generate` requests that came.
+        requests: To generate, that came.
         answered: Whole answers that were written.
         answered_again: Of them, those to a request that was answered before, by its
             `max_new_tokens`: the four requests that prove a prefix at every start ask for 32.

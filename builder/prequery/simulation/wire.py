@@ -1,4 +1,4 @@
-"""HTTP/1.1 and TGI's routes on a bare asyncio protocol.
+"""HTTP/1.1 on a bare asyncio protocol: requests, queueing and faults.
 
 A web framework would cost several times as much, of the two cores that benchmarks share with it.
 """
@@ -6,53 +6,27 @@ A web framework would cost several times as much, of the two cores that benchmar
 import asyncio
 from collections.abc import Callable
 from hashlib import blake2b
-from typing import Any
 
 import msgspec
 
 from prequery.simulation import words
 from prequery.simulation.batch import Batch, Job
+from prequery.simulation.protocols import Asked, speaking
 from prequery.simulation.settings import Counters, Machine, Settings
 from prequery.simulation.words import Writer
 
 MAX_HEAD_BYTES = 1 << 16
 DRIPS = 20
-DEFAULT_NEW_TOKENS = 100
-"""TGI's, where a request does not say."""
-
 _REASONS = {
     200: b"OK",
+    400: b"Bad Request",
     404: b"Not Found",
     422: b"Unprocessable Entity",
     424: b"Failed Dependency",
     429: b"Too Many Requests",
+    500: b"Internal Server Error",
     503: b"Service Unavailable",
 }
-_encode = msgspec.json.Encoder().encode
-
-
-class _Parameters(msgspec.Struct):
-    max_new_tokens: int | None = None
-    seed: int | None = None
-    details: bool = False
-
-
-class _Generate(msgspec.Struct):
-    inputs: str
-    parameters: _Parameters = msgspec.field(default_factory=_Parameters)
-
-
-class _Tokenize(msgspec.Struct):
-    inputs: str
-
-
-class _Chat(msgspec.Struct):
-    messages: list[dict[str, str]]
-
-
-_read_generate = msgspec.json.Decoder(_Generate).decode
-_read_tokenize = msgspec.json.Decoder(_Tokenize).decode
-_read_chat = msgspec.json.Decoder(_Chat).decode
 
 
 class Endpoint:
@@ -68,6 +42,7 @@ class Endpoint:
         self.settings = settings
         self.machine = machine
         self.writer = writer
+        self.speaks = speaking(settings, machine)
         self.counters = Counters(answered_again={}, faults={})
         self.batch = Batch(machine, self.counters)
         self.draining = False
@@ -76,28 +51,15 @@ class Endpoint:
         self._answered: dict[int, int] = {}
         self._rates = [(kind, rate) for kind, rate in settings.faults.rates().items() if rate]
 
-    def info(self) -> dict[str, Any]:
-        """Return what `/info` says."""
-        return {
-            "model_id": self.settings.model_id,
-            "model_sha": self.settings.model_sha,
-            "model_pipeline_tag": "text-generation",
-            "max_concurrent_requests": self.machine.takes,
-            "max_best_of": 2,
-            "max_stop_sequences": 4,
-            "max_input_tokens": 32767,
-            "max_total_tokens": 32768,
-            "validation_workers": 2,
-            "max_client_batch_size": 32,
-            "router": "text-generation-router",
-            "version": "3.3.6",
-            "sha": None,
-            "docker_label": "simulated by prequery",
-        }
+    @property
+    def is_full(self) -> bool:
+        """Whether one more gets a 429."""
+        unlimited = self.settings.protocol == "completions"
+        return self.batch.is_full and not (unlimited and not self.machine.max_concurrent_requests)
 
-    def digest(self, asked: _Generate) -> bytes:
+    def digest(self, asked: Asked) -> bytes:
         """Return what everything about the answer to this request follows from."""
-        key = f"{self.settings.seed}|{asked.parameters.seed}|{asked.inputs}"
+        key = f"{self.settings.seed}|{asked.seed}|{asked.prompt}"
         return blake2b(key.encode("utf-8", "replace"), digest_size=24).digest()
 
     def fault(self, digest: bytes) -> str | None:
@@ -185,33 +147,30 @@ class Connection(asyncio.Protocol):
 
     def _route(self, method: bytes, path: bytes, body: bytes) -> None:
         endpoint = self.endpoint
+        if (method, path) == (b"GET", b"/health"):
+            self._unhealthy() if endpoint.draining else self._send(200, b"")
+            return
         try:
-            match method, path:
-                case b"POST", b"/generate" | b"/":
-                    self._generate(_read_generate(body), listed=path == b"/")
-                case b"GET", b"/info":
-                    self._send(200, _encode(endpoint.info()))
-                case b"GET", b"/health":
-                    self._unhealthy() if endpoint.draining else self._send(200, b"")
-                case b"POST", b"/tokenize":
-                    self._send(200, _encode(words.tokens(_read_tokenize(body).inputs)))
-                case b"POST", b"/chat_tokenize":
-                    text = words.chat(_read_chat(body).messages)
-                    found = {"templated_text": text, "tokenize_response": words.tokens(text)}
-                    self._send(200, _encode(found))
-                case _:
-                    self._refuse(404, "not found", "not_found")
+            found = endpoint.speaks.route(method, path, body)
         except msgspec.DecodeError as error:
-            self._refuse(422, f"Input validation error: {error}", "validation")
+            said = f"Input validation error: {error}"
+            self._refuse(endpoint.speaks.invalid, said, "validation")
+            return
+        if found is None:
+            self._refuse(404, "not found", "not_found")
+        elif isinstance(found, bytes):
+            self._send(200, found)
+        else:
+            self._generate(found)
 
-    def _generate(self, asked: _Generate, listed: bool) -> None:
+    def _generate(self, asked: Asked) -> None:
         endpoint, counters = self.endpoint, self.endpoint.counters
         counters.requests += 1
         counters.first_at = counters.first_at or asyncio.get_running_loop().time()
         if endpoint.draining:
             self._unhealthy()
             return
-        if endpoint.batch.is_full:
+        if endpoint.is_full:
             counters.refused += 1
             self._refuse(429, "Model is overloaded", "overloaded")
             return
@@ -223,13 +182,12 @@ class Connection(asyncio.Protocol):
         if fault == "unhealthy":
             self._unhealthy()
             return
-        asking = asked.inputs.endswith(words.USER)
+        asking = asked.prompt.endswith(words.USER)
         drawn = words.length(int.from_bytes(digest[8:16]), asking, endpoint.settings.lengths)
-        most = asked.parameters.max_new_tokens or DEFAULT_NEW_TOKENS
-        service_s = endpoint.machine.service_s(min(drawn, most))
+        service_s = endpoint.machine.service_s(min(drawn, asked.most))
 
         def done() -> None:
-            self._answer(asked, digest, drawn, most, asking, fault, listed)
+            self._answer(asked, digest, drawn, asking, fault)
 
         if fault == "stall":
             self._later(endpoint.settings.faults.stall_s, self.abort)
@@ -241,35 +199,28 @@ class Connection(asyncio.Protocol):
             done()
 
     def _answer(
-        self,
-        asked: _Generate,
-        digest: bytes,
-        drawn: int,
-        most: int,
-        asking: bool,
-        fault: str | None,
-        listed: bool,
+        self, asked: Asked, digest: bytes, drawn: int, asking: bool, fault: str | None
     ) -> None:
         """Send the answer of a generation that is finished, or what the fault makes of it."""
-        endpoint, parameters = self.endpoint, asked.parameters
+        endpoint = self.endpoint
         if fault == "failed":
             said = "Request failed during generation: Server error: simulated"
-            self._refuse(424, said, "generation")
+            self._refuse(endpoint.speaks.failed, said, "generation")
             return
-        draw = int.from_bytes(digest[16:24])
-        body = endpoint.writer.write(draw, drawn, most, asking, parameters.seed, parameters.details)
-        if listed:
-            body = b"[" + body + b"]"
+        draw, prompt = int.from_bytes(digest[16:24]), words.count(asked.prompt)
+        written = endpoint.writer.write(draw, drawn, asked.most, asking)
+        body = endpoint.speaks.answer(written, asked, prompt)
         if fault == "malformed":
             self._send(200, b"<" * len(body))
             return
-        prompt = words.count(asked.inputs)
-        extra = b"x-prompt-tokens: %d\r\n" % prompt
+        # TGI counts in a header, raw completions in the body.
+        tgi = endpoint.settings.protocol == "tgi"
+        extra = b"x-prompt-tokens: %d\r\n" % prompt if tgi else b""
         if fault == "truncated":
             self._write(_head(200, len(body), extra) + body[: len(body) // 2])
             self._close()
             return
-        endpoint.note_answer(digest, most, prompt, min(drawn, most))
+        endpoint.note_answer(digest, asked.most, prompt, written.generated)
         if fault == "drip":
             self._write(_head(200, len(body), extra))
             self._drip(body, len(body) // DRIPS + 1)
@@ -291,7 +242,7 @@ class Connection(asyncio.Protocol):
         self._refuse(503, "unhealthy", "healthcheck")
 
     def _refuse(self, status: int, error: str, kind: str) -> None:
-        self._send(status, _encode({"error": error, "error_type": kind}))
+        self._send(status, self.endpoint.speaks.error(status, error, kind))
 
     def _send(self, status: int, body: bytes, extra: bytes = b"") -> None:
         self._write(_head(status, len(body), extra) + body)

@@ -1,4 +1,4 @@
-"""Words without meaning: English sentences from lists, and TGI's answers made of them.
+"""Words without meaning: English sentences from lists, and answers made of them.
 
 An answer is put together from parts that are encoded once, because the benchmarks share their
 cores with this server: 34 KB of JSON cost some ten microseconds.
@@ -8,9 +8,10 @@ import math
 import random
 import re
 import zlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import lru_cache
 from statistics import NormalDist
+from typing import Any, NamedTuple
 
 from prequery.simulation.settings import Lengths
 
@@ -55,7 +56,7 @@ _ASKING = _split(
 _ANSWERING = _split("Sure|Certainly|In short|Yes|Of course|Well|Here it is|To begin", "|")
 
 
-def tokens(text: str) -> list[dict[str, object]]:
+def tokens(text: str) -> list[dict[str, Any]]:
     """Split a text as the simulated tokenizer does: control tokens, words, the rest."""
     return [
         {"id": token_id(m[0]), "text": m[0], "start": m.start(), "stop": m.end()}
@@ -83,12 +84,32 @@ def chat(messages: Sequence[dict[str, str]]) -> str:
     return "".join(turns) + "<|im_start|>assistant\n"
 
 
+Encode = Callable[[str, float, bool], bytes]
+"""Makes a token's JSON of its text, its log-probability and whether it is a control token."""
+
+
+class Written(NamedTuple):
+    """An answer before it has a form.
+
+    Args:
+        text: UTF-8.
+        tokens: JSON, separated by commas.
+        generated: How many tokens, with the end-of-turn token.
+        cut: It has no end-of-turn token.
+    """
+
+    text: bytes
+    tokens: bytes
+    generated: int
+    cut: bool
+
+
 class _Sentence:
     """Tokens of a sentence, encoded: their texts, and their JSON."""
 
-    def __init__(self, texts: Sequence[str], chance: random.Random) -> None:
+    def __init__(self, texts: Sequence[str], chance: random.Random, encode: Encode) -> None:
         self.texts = tuple(texts)
-        self.encoded = tuple(_encoded(text, -chance.expovariate(1.5)) for text in texts)
+        self.encoded = tuple(encode(text, -chance.expovariate(1.5), False) for text in texts)
         self.text = "".join(texts)
         self.whole = b",".join(self.encoded)
 
@@ -98,38 +119,35 @@ class Writer:
 
     Args:
         seed: Other seeds give other sentences.
+        encode: How a token is written down.
     """
 
-    def __init__(self, seed: int) -> None:
+    def __init__(self, seed: int, encode: Encode) -> None:
         chance = random.Random(seed)
-        self._more = [_Sentence(_sentence("", chance), chance) for _ in range(SENTENCES)]
+        self._more = [_Sentence(_sentence("", chance), chance, encode) for _ in range(SENTENCES)]
         self._first = {
             True: [
-                _Sentence(_sentence(chance.choice(_ASKING), chance), chance)
+                _Sentence(_sentence(chance.choice(_ASKING), chance), chance, encode)
                 for _ in range(SENTENCES)
             ],
             False: [
-                _Sentence(_sentence(chance.choice(_ANSWERING), chance), chance)
+                _Sentence(_sentence(chance.choice(_ANSWERING), chance), chance, encode)
                 for _ in range(SENTENCES)
             ],
         }
         self._ends = {
-            True: (_encoded("?", -0.2) + b"," + _encoded(END, -0.01, special=True), "?"),
-            False: (_encoded(".", -0.1) + b"," + _encoded(END, -0.01, special=True), "."),
+            True: (encode("?", -0.2, False) + b"," + encode(END, -0.01, True), "?"),
+            False: (encode(".", -0.1, False) + b"," + encode(END, -0.01, True), "."),
         }
 
-    def write(
-        self, draw: int, length: int, most: int, asking: bool, seed: int | None, details: bool
-    ) -> bytes:
-        """Return the body of an answer.
+    def write(self, draw: int, length: int, most: int, asking: bool) -> Written:
+        """Write an answer.
 
         Args:
             draw: Decides on the words; 64 bits.
             length: Tokens that the model would write, with the end-of-turn token; 3 or more.
             most: Tokens that it may write.
             asking: Pass 1: an instruction.
-            seed: That was sent.
-            details: With the tokens, or the text alone.
         """
         cut = length > most
         left = most if cut else length - 2  # the full stop and the end-of-turn token
@@ -151,18 +169,7 @@ class Writer:
             texts.append(mark)
             encoded.append(end)
         text = "".join(texts).encode()
-        if not details:
-            return b'{"generated_text":"%b"}' % text
-        return (
-            b'{"generated_text":"%b","details":{"finish_reason":"%b","generated_tokens":%d,'
-            b'"seed":%b,"prefill":[],"tokens":[%b]}}'
-        ) % (
-            text,
-            b"length" if cut else b"eos_token",
-            most if cut else length,
-            b"null" if seed is None else b"%d" % seed,
-            b",".join(encoded),
-        )
+        return Written(text, b",".join(encoded), most if cut else length, cut)
 
 
 def length(draw: int, asking: bool, lengths: Lengths) -> int:
@@ -197,9 +204,3 @@ def _sentence(opening: str, chance: random.Random) -> list[str]:
     else:
         text = f". {told.capitalize()}"
     return _TOKEN.findall(text)
-
-
-def _encoded(text: str, logprob: float, special: bool = False) -> bytes:
-    flag = "true" if special else "false"
-    token = f'{{"id":{token_id(text)},"text":"{text}","logprob":{logprob:.7f},"special":{flag}}}'
-    return token.encode()
