@@ -20,7 +20,7 @@ import pytest
 from aiohttp import web
 from datasets import load_dataset
 
-from prequery import Magpie, synthesis
+from prequery import Magpie, selection, synthesis
 from prequery.endpoint import Answer
 from prequery.errors import (
     AcceptanceError,
@@ -369,6 +369,21 @@ def test_changing_filters_and_columns_asks_for_no_answer_again(
     assert server.asked.total() == 0
     first = {row["id"]: row["instruction"] for row in table(tmp_path / "out")}
     assert [first[row["id"]] for row in table(tmp_path / "other")]
+
+
+def test_slots_that_are_added_up_before_the_end_are_counted_the_same(
+    recipe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recipe.write_text(recipe_text(filters="[response_chars > 52]"))
+    with ScriptedTgi().serving() as server:
+        build(recipe, server, tmp_path / "whole")
+    monkeypatch.setattr(selection, "FOLD_SLOTS", 3)
+
+    build(recipe, server, tmp_path / "folded")
+
+    lock = json.loads((tmp_path / "folded/scripted.lock.json").read_text())
+    assert lock["build"]["attempts"] - lock["build"]["accepted"] > 3
+    assert digests(tmp_path / "folded") == digests(tmp_path / "whole")
 
 
 def test_damage_in_the_output_is_found_and_mended(recipe: Path, tmp_path: Path) -> None:

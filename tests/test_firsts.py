@@ -18,3 +18,11 @@ def test_a_hundred_thousand_texts_keep_their_slots_as_the_table_grows() -> None:
         assert firsts.note(f"text {slot}", slot) == slot
 
     assert all(firsts.note(f"text {slot}", 10**9) == slot for slot in range(0, 100_000, 97))
+
+
+def test_slots_beyond_32_bits_are_kept_too() -> None:
+    firsts = Firsts()
+    assert firsts.note("a", 7) == 7
+
+    assert firsts.note("b", 1 << 40) == 1 << 40
+    assert [firsts.note("b", 1 << 41), firsts.note("a", 1 << 41)] == [1 << 40, 7]

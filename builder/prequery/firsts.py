@@ -1,8 +1,9 @@
-"""Which slot first had an instruction, in 16 bytes each and no text."""
+"""Which slot first had an instruction, in 12 bytes each and no text."""
 
 from hashlib import blake2b
 
 import numpy as np
+from numpy.typing import NDArray
 
 _START = 1 << 12
 
@@ -16,7 +17,8 @@ class Firsts:
 
     def __init__(self) -> None:
         self._hashes = np.zeros(_START, dtype=np.uint64)
-        self._slots = np.zeros(_START, dtype=np.int64)
+        # Four billion slots are enough for nearly everybody.
+        self._slots: NDArray[np.uint32 | np.int64] = np.zeros(_START, dtype=np.uint32)
         self._count = 0
 
     def note(self, text: str, slot: int) -> int:
@@ -26,6 +28,8 @@ class Firsts:
             The lowest slot that was noted for it, this one included.
         """
         hashed = int.from_bytes(blake2b(text.encode(), digest_size=8).digest()) or 1
+        if slot >> 32 and self._slots.dtype == np.uint32:
+            self._slots = self._slots.astype(np.int64)
         at = self._find(hashed)
         if self._hashes[at] == 0:
             self._hashes[at], self._slots[at] = hashed, slot
@@ -48,7 +52,7 @@ class Firsts:
     def _grow(self) -> None:
         hashes, slots = self._hashes, self._slots
         self._hashes = np.zeros(len(hashes) * 2, dtype=np.uint64)
-        self._slots = np.zeros(len(hashes) * 2, dtype=np.int64)
+        self._slots = np.zeros(len(hashes) * 2, dtype=slots.dtype)
         for place in np.flatnonzero(hashes):
             at = self._find(int(hashes[place]))
             self._hashes[at], self._slots[at] = hashes[place], slots[place]

@@ -140,10 +140,10 @@ class Folder:
             return hashlib.file_digest(file, "sha256").hexdigest()
 
     def tables(self) -> Iterator[pa.Table]:
-        """Yield the shards."""
+        """Yield the rows of all shards, a row group at a time."""
         for path in self._shard_paths():
             with self.fs.open(path, "rb") as file:
-                yield shards.read(file)
+                yield from shards.read(file)
 
     def _shard_paths(self) -> list[str]:
         return sorted(self.fs.glob(posixpath.join(self.shards, "train-*.parquet")))

@@ -4,6 +4,7 @@ import posixpath
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -152,7 +153,7 @@ class Magpie(ArrowBasedBuilder):
         return self._folder.read_lock()
 
     def sample_rows(self, count: int) -> list[dict[str, Any]]:
-        """Return rows of the first shard, evenly spaced."""
+        """Return rows of the first row group, evenly spaced."""
         table = next(self._folder.tables()) if self._folder else pa.table({})
         step = max(table.num_rows // count, 1)
         wanted = range(0, table.num_rows, step)[:count]
@@ -191,12 +192,37 @@ class Magpie(ArrowBasedBuilder):
 
     def _generate_tables(self, parts: list[str]) -> Iterator[tuple[Key, pa.Table]]:
         for index, path in enumerate(parts):
-            yield Key(index, 0), shards.read_part(path)
+            for group, table in enumerate(shards.read_part(path)):
+                yield Key(index, group), table
 
-    def _prepare_split(self, split_generator: SplitGenerator, **kwargs: Any) -> None:
-        # One byte, so that every part begins a shard of its own: where shards are cut must not
-        # depend on num_proc or on measured sizes.
-        super()._prepare_split(split_generator, **kwargs | {"max_shard_size": 1})
+    def _prepare_split_single(
+        self, gen_kwargs: dict[str, Any], fpath: str, **kwargs: Any
+    ) -> Iterator[tuple[int, bool, Any]]:
+        """Make a shard of every part: where they are cut must not depend on measured sizes."""
+        results = []
+        for shard, part in enumerate(gen_kwargs["parts"]):
+            path = fpath.replace("SSSSS", f"{shard:05d}")
+            single = super()._prepare_split_single
+            one = kwargs | {"gen_kwargs": {"parts": [part]}, "max_shard_size": None}
+            for job, done, content in single(fpath=path, **one):
+                if done:
+                    results.append(content)
+                else:
+                    yield job, False, content
+        # The counts add up, the lists follow one another; the features are those of all.
+        counts, sizes, features, shards_, lengths, originals, original_lengths = zip(
+            *results, strict=True
+        )
+        together = (
+            sum(counts),
+            sum(sizes),
+            features[0],
+            sum(shards_),
+            list(chain(*lengths)),
+            sum(originals),
+            list(chain(*original_lengths)),
+        )
+        yield kwargs["job_id"], True, together
 
     def _rename(self, src: str, dst: str) -> None:
         folder, name = posixpath.split(dst)

@@ -1,8 +1,8 @@
 """Which attempts become rows, and why each other one does not.
 
 The accepted rows are the first `rows` slots, by number, that pass. Attempts come in slot order, and
-rows go to disk as they come: memory holds a few bytes for each slot and no text. Only columns that
-see every row need all of them at once, and then just the fields that they read.
+rows go to disk as they come: memory holds no text, and does not grow. Only columns that see every
+row need all of them at once: just the fields that they read, and a few bytes for each slot.
 """
 
 from array import array
@@ -22,6 +22,8 @@ from prequery.endpoint import Answer
 from prequery.recipe import Recipe
 from prequery.shards import ROWS_PER_SHARD, Parts
 from prequery.synthesis import Attempt
+
+FOLD_SLOTS = 4_096
 
 Flat = dict[str, Any]
 """A row's flat fields with its evidence, before columns."""
@@ -104,7 +106,8 @@ class Selector:
                 self._slots.append(attempt.slot)
                 self._candidate_parts().append({name: flat[name] for name in self._own_dtypes})
         elif reason is None and self._accepted_parts().count < self.recipe.rows:
-            self._slots.append(attempt.slot)
+            self._end = attempt.slot + 1
+            self._ledger.fold()
             self._accepted_parts().append(self._complete(flat))
         return reason is None
 
@@ -121,8 +124,7 @@ class Selector:
         """What the slots taken so far give."""
         parts = self._accepted_parts()
         parts.close()
-        end = self._slots[parts.count - 1] + 1 if not self._corpus and parts.count else self._end
-        return Selection(parts.paths, parts.count, end, **self._ledger.until(end))
+        return Selection(parts.paths, parts.count, self._end, **self._ledger.until(self._end))
 
     @cached_property
     def _corpus(self) -> list[Column]:
@@ -214,9 +216,13 @@ class Selector:
 
 
 class _Ledger:
-    """Reason and cost of every slot, in 12 bytes each."""
+    """Reason and cost of every slot, in 19 bytes each until it is certain that they count."""
 
     def __init__(self) -> None:
+        self._folded = 0
+        self._counts: Counter[int] = Counter()
+        self._sums = [0, 0, 0]
+        self._is_counted = True
         self._names: list[str | None] = [None]
         self._reasons = array("H")
         self._requests = array("B")
@@ -224,7 +230,7 @@ class _Ledger:
         self._generated = array("l")
 
     def __len__(self) -> int:
-        return len(self._reasons)
+        return self._folded + len(self._reasons)
 
     def add(self, attempt: Attempt, reason: str | None) -> None:
         """Add the next slot.
@@ -242,22 +248,36 @@ class _Ledger:
         self._prompt.append(-1 if None in prompt else sum(p for p in prompt if p is not None))
         self._generated.append(sum(answer.generated_tokens for answer in answered))
 
+    def fold(self) -> None:
+        """Add up the slots so far: the end will not lie before them, nor a reason change."""
+        if len(self._reasons) < FOLD_SLOTS:
+            return
+        self._folded += len(self._reasons)
+        self._counts.update(self._reasons)
+        self._is_counted = self._is_counted and -1 not in self._prompt
+        for at, amounts in enumerate((self._requests, self._prompt, self._generated)):
+            self._sums[at] += sum(amounts)
+            del amounts[:]
+        del self._reasons[:]
+
     def judge(self, slots: Sequence[int], reasons: Sequence[str | None]) -> None:
         """Replace the reasons of some slots."""
         for slot, reason in zip(slots, reasons, strict=True):
             self._reasons[slot] = self._code(reason)
 
     def until(self, end: int) -> dict[str, Any]:
-        """Return what the slots below `end` came to."""
-        counts = Counter(self._names[code] for code in self._reasons[:end])
-        counts.pop(None, None)
-        rejected = {name: count for name, count in counts.items() if name is not None}
-        prompt = self._prompt[:end]
+        """Return what the slots below `end` came to; `end` is behind those that are folded."""
+        slots = end - self._folded
+        counts = self._counts + Counter(self._reasons[:slots])
+        named = ((self._names[code], count) for code, count in counts.items())
+        rejected = {name: count for name, count in named if name is not None}
+        prompt = self._prompt[:slots]
+        is_counted = self._is_counted and -1 not in prompt
         return {
             "rejected": dict(sorted(rejected.items(), key=lambda item: (-item[1], item[0]))),
-            "requests": sum(self._requests[:end]),
-            "prompt_tokens": None if -1 in prompt else sum(prompt),
-            "generated_tokens": sum(self._generated[:end]),
+            "requests": self._sums[0] + sum(self._requests[:slots]),
+            "prompt_tokens": self._sums[1] + sum(prompt) if is_counted else None,
+            "generated_tokens": self._sums[2] + sum(self._generated[:slots]),
         }
 
     def _code(self, reason: str | None) -> int:
