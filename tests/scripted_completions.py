@@ -55,6 +55,7 @@ class ScriptedCompletions:
         fault: Looked at before every `/v1/completions`.
         routes: Other paths and what they answer.
         asked: Bodies of `/v1/completions`.
+        models_fault: Answers `/v1/models` instead.
     """
 
     owned_by: str = "vllm"
@@ -67,9 +68,12 @@ class ScriptedCompletions:
     fault: Fault | None = None
     routes: dict[str, Json] = field(default_factory=dict)
     asked: list[Json] = field(default_factory=list)
+    models_fault: Callable[[web.Request], Awaitable[web.Response]] | None = None
     url: str = ""
 
     async def _models(self, request: web.Request) -> web.Response:
+        if self.models_fault:
+            return await self.models_fault(request)
         one = {"id": MODEL, "object": "model", "owned_by": self.owned_by, "max_model_len": 4096}
         return web.json_response({"object": "list", "data": self.models or [one]})
 

@@ -161,6 +161,33 @@ def test_sglang_is_sent_what_it_takes() -> None:
     }
 
 
+@pytest.mark.parametrize(
+    ("page", "seed"),
+    [
+        ({}, 7),
+        ({"/get_server_info": {"enable_deterministic_inference": True}}, 7),
+        ({"/get_server_info": {"enable_deterministic_inference": False}}, None),
+    ],
+)
+def test_a_seed_that_sglang_would_ignore_is_neither_sent_nor_recorded(
+    page: dict[str, Json], seed: int | None
+) -> None:
+    server = ScriptedCompletions(owned_by="sglang", routes=page)
+
+    answer = ask(server, replace(REQUEST, seed=7))
+
+    assert answer.seed == server.asked[0].get("seed") == seed
+
+
+def test_sglang_tells_how_many_requests_it_decodes_where_it_was_limited() -> None:
+    page = {"version": "0.5.9", "max_running_requests": 48}
+    server = ScriptedCompletions(owned_by="sglang", routes={"/get_server_info": page})
+    with server.serving():
+        info = run(server.url, lambda fleet: fleet.info())
+
+    assert (info.version, info.slots, info.router) == ("0.5.9", 48, "sglang")
+
+
 def test_tgi_is_not_sent_what_it_refuses() -> None:
     assert sent("tgi") == {
         "max_tokens": 64,
@@ -201,6 +228,15 @@ def test_what_a_server_has_no_word_for_is_refused_before_the_first_row(
 
     assert error.what.endswith(f"cannot be told {field}: it would be left out in silence")
     assert field in error.fix
+
+
+def test_a_request_that_was_not_checked_before_is_not_sent_either() -> None:
+    server = ScriptedCompletions(owned_by="lmdeploy")
+
+    with pytest.raises(EndpointError):
+        ask(server, replace(REQUEST, sampling=replace(SAMPLED, top_k=5)))
+
+    assert server.asked == []
 
 
 def test_a_penalty_of_one_needs_no_word() -> None:
@@ -367,6 +403,22 @@ def test_a_server_that_does_not_say_how_many_requests_it_takes_is_given_few_at_f
 
     with ScriptedCompletions().serving() as server:
         assert run(server.url, capacity) == 16
+
+
+def test_a_model_that_is_still_loading_is_told_in_the_servers_words() -> None:
+    async def loading(request: web.Request) -> web.Response:
+        body = {"error": {"code": 503, "message": "Loading model", "type": "unavailable_error"}}
+        return web.json_response(body, status=503)
+
+    server = ScriptedCompletions()
+    server.models_fault = loading
+
+    with server.serving(), pytest.raises(EndpointError) as caught:
+        run(server.url, lambda fleet: fleet.info())
+
+    assert caught.value.what == (
+        "the endpoint answered 503 (Loading model) to 3 of 3 tries over 0 s"
+    )
 
 
 def test_two_kinds_of_server_are_no_fleet() -> None:

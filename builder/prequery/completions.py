@@ -33,8 +33,12 @@ class _Models(msgspec.Struct):
     data: list[_Model]
 
 
-class _Version(msgspec.Struct):
-    version: str
+class _Page(msgspec.Struct):
+    """What vLLM's `/version` says, and SGLang's `/get_server_info`."""
+
+    version: str | None = None
+    max_running_requests: int | None = None
+    enable_deterministic_inference: bool | None = None
 
 
 class _Defaults(msgspec.Struct):
@@ -160,8 +164,9 @@ class CompletionsEndpoint(HttpEndpoint):
         Raises:
             FaultError: No answer, or one that cannot be used; asking again may help.
             OverloadError: It has enough to do.
-            EndpointError: It will not answer any request.
+            EndpointError: It will not answer any request, or has no word for a part of this one.
         """
+        self.check(request)
         body = encode({"model": self._name} | self._dialect.parameters(request))
         try:
             raw, _ = await self._once("POST", "/v1/completions", body, timeout_s)
@@ -174,19 +179,17 @@ class CompletionsEndpoint(HttpEndpoint):
     async def _server(self, served: _Model, model_id: str | None) -> Info:
         """Find out what serves the model; see `_Model.owned_by`."""
         version, slots, context = None, None, served.max_model_len
-        where = "before the first row"
         match served.owned_by:
             case "vllm":
+                found = await self._own_page("/version")
+                version = found.version
                 self._dialect = dialects.Vllm()
-                try:
-                    found = await self._ask_json("GET", "/version", None, _Version, where)
-                    version = found.version
-                except AbsentError:
-                    version = None  # behind a gateway that passes on /v1 alone
             case "sglang":
-                self._dialect = dialects.Sglang()
+                found = await self._own_page("/get_server_info")
+                version, slots = found.version, found.max_running_requests
+                self._dialect = dialects.Sglang(found.enable_deterministic_inference)
             case "llamacpp":
-                props = await self._ask_json("GET", "/props", None, _Props, where)
+                props = await self._ask_json("GET", "/props", None, _Props, "before the first row")
                 context = props.default_generation_settings.n_ctx
                 self._dialect = dialects.LlamaCpp(context)
                 version, slots = props.build_info, props.total_slots
@@ -201,6 +204,13 @@ class CompletionsEndpoint(HttpEndpoint):
             router=self._dialect.name,
             slots=slots,
         )
+
+    async def _own_page(self, path: str) -> _Page:
+        """Return what a server says beyond `/v1`, which some gateways do not pass on."""
+        try:
+            return await self._ask_json("GET", path, None, _Page, "before the first row")
+        except AbsentError:
+            return _Page()
 
 
 def read_completion(raw: bytes, request: Request, dialect: Dialect) -> Answer:

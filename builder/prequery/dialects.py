@@ -8,7 +8,8 @@ server at hand, and what it has no word for is refused before the first row.
 Source:
     llama.cpp: asked itself (the server inside xllamacpp), and tools/server/server-task.cpp.
     vLLM: vllm/entrypoints/openai/completion/{protocol,serving}.py. SGLang:
-    python/sglang/srt/entrypoints/openai/{protocol,serving_completions,serving_tokenize}.py. TGI:
+    python/sglang/srt/entrypoints/openai/{protocol,serving_completions,serving_tokenize}.py and
+    srt/sampling/sampling_batch_info.py. TGI:
     its OpenAPI 3.3.6 and router/src/server.rs. The last three were read, not run.
 """
 
@@ -181,10 +182,23 @@ class Vllm(Dialect):
 
 @dataclass(frozen=True)
 class Sglang(Dialect):
-    """SGLang. It adds the tokenizer's BOS, and heeds seeds only in its deterministic mode."""
+    """SGLang. It adds the tokenizer's BOS.
+
+    Its log-probabilities are those after the temperature and before top_k and top_p.
+
+    Args:
+        heeds_seeds: It does in its deterministic mode, where all requests without one get the
+            same; in the other it does not, and no seed is sent or recorded. Null: it hides that.
+    """
 
     name = "sglang"
     sampling = Dialect.sampling | {"top_k", "repetition_penalty"}
+
+    heeds_seeds: bool | None = None
+
+    def seed(self, request: Request) -> int | None:
+        """Send none that would have no effect."""
+        return None if self.heeds_seeds is False else super().seed(request)
 
     def extra(self, request: Request) -> dict[str, Any]:
         """As vLLM's; it takes no `add_special_tokens`."""

@@ -188,7 +188,8 @@ class HttpEndpoint:
         if status in self.refusals:
             raise RefusedError(_error_text(raw))
         if status == 424 or status >= 500:
-            raise FaultError(str(status))
+            said = _said(raw)
+            raise FaultError(f"{status} ({said})" if said else str(status))
         raise self._hopeless(status, method, path, raw)
 
     def _hopeless(self, status: int, method: str, path: str, raw: bytes) -> EndpointError:
@@ -200,8 +201,7 @@ class HttpEndpoint:
             fix = "use the address that it redirects to; a token must not follow a redirect"
             return EndpointError(f"the endpoint redirects: {what}", self.address, fix)
         fix = f"point the recipe's endpoint.url, or --endpoint, at {self.server}"
-        said = _said(raw)
-        what += f" ({said})" if said else ""
+        what += f" ({said})" if (said := _said(raw)) else ""
         return AbsentError(f"this is no {self.protocol} endpoint: {what}", self.address, fix)
 
     def _gave_up(self, fault: str, tries: str, spent_s: float, where: str) -> EndpointError:
