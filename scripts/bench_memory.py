@@ -29,7 +29,7 @@ import msgspec
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from prequery import Magpie, gates, instructions, recipe, responses
+from prequery import Magpie, gates, instructions, recipe, responses, slots
 from prequery.endpoint import Answer, Request, read_answer
 from prequery.fleet import Fleet
 from prequery.pipeline import Options
@@ -126,7 +126,7 @@ async def bare(made: Recipe, url: str, keeps: Keeps) -> None:
     """Ask for as many rows in a bare loop."""
     async with Fleet((url,)) as endpoint:
         prefix = await derive(endpoint)
-    slots, kept = count(), iter(range(made.rows))
+    numbers, kept = count(), iter(range(made.rows))
     connector = aiohttp.TCPConnector(limit=0)
     async with aiohttp.ClientSession(connector=connector) as session:
 
@@ -138,7 +138,8 @@ async def bare(made: Recipe, url: str, keeps: Keeps) -> None:
                 return read_answer(await response.read(), request, None)
 
         async def worker() -> None:
-            for slot in slots:
+            for number in numbers:
+                slot = slots.draw(made, number)
                 first = await ask(instructions.request(made, prefix, slot))
                 if gates.instruction_reason(first, prefix.stop) is None:
                     words = first.text.strip()

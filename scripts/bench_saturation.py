@@ -25,7 +25,7 @@ from typing import NamedTuple
 import aiohttp
 import msgspec
 
-from prequery import gates, instructions, pipeline, recipe, responses
+from prequery import gates, instructions, pipeline, recipe, responses, slots
 from prequery.endpoint import Answer, Request, read_answer
 from prequery.fleet import Fleet
 from prequery.pipeline import Build, Options
@@ -116,7 +116,7 @@ def run_bare(made: Recipe, attempts: int, machines: tuple[Machine, ...]) -> tupl
         async with Fleet(urls) as endpoint:
             prefix = await derive(endpoint)
         service = [0.0] * attempts
-        slots = iter(range(attempts))
+        numbers = iter(range(attempts))
         connector = aiohttp.TCPConnector(limit=0)
         async with aiohttp.ClientSession(connector=connector) as session:
 
@@ -127,7 +127,7 @@ def run_bare(made: Recipe, attempts: int, machines: tuple[Machine, ...]) -> tupl
                     async with session.post(f"{url}/generate", data=data) as response:
                         return read_answer(await response.read(), request, None)
 
-                for slot in slots:
+                for slot in numbers:
                     service[slot] = await _row(made, prefix, slot, machine, ask)
 
             await asyncio.gather(
@@ -155,11 +155,12 @@ async def _row(
     ask: Callable[[Request], Awaitable[Answer]],
 ) -> float:
     """Ask for a row's two answers; return how long a slot worked on them."""
-    first = await ask(instructions.request(made, prefix, slot))
+    drawn = slots.draw(made, slot)
+    first = await ask(instructions.request(made, prefix, drawn))
     spent = machine.service_s(first.generated_tokens)
     if gates.instruction_reason(first, prefix.stop) is None:
         words = first.text.strip()
-        second = await ask(responses.request(made, prefix, slot, words))
+        second = await ask(responses.request(made, prefix, drawn, words))
         spent += machine.service_s(second.generated_tokens)
     return spent
 
@@ -186,12 +187,12 @@ def bench(rows: int, case: str) -> None:
     made = recipe.read(text, "scripts/bench_saturation.py")
     run, built = run_build(made, machines)
     bare, service = run_bare(made, built.selection.attempts, machines)
-    slots = sum(machine.slots for machine in machines)
+    places = sum(machine.slots for machine in machines)
     # Slots of different speed: what counts is how many tokens all of them write.
     tokens_per_s = sum(machine.slots / machine.token_s for machine in machines)
-    name = f"{len(machines)} endpoint{'s' * (len(machines) > 1)}, {slots} slots"
+    name = f"{len(machines)} endpoint{'s' * (len(machines) > 1)}, {places} slots"
     mine, theirs = (one.needed / tokens_per_s / one.wall_s for one in (run, bare))
-    perfect = schedule(service, slots)
+    perfect = schedule(service, places)
     print(f"| {name} | {rows} of {built.selection.attempts} |", end="")
     print(f" {run.wall_s:.2f} | {run.whole_s:.2f} | {bare.wall_s:.2f} |", end="")
     print(f" {run.needed / tokens_per_s:.2f} | {perfect:.2f} |", end="")

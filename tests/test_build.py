@@ -21,6 +21,7 @@ from aiohttp import web
 from datasets import load_dataset
 
 from prequery import Magpie, selection, synthesis
+from prequery.conversation import Attempt
 from prequery.endpoint import Answer
 from prequery.errors import (
     AcceptanceError,
@@ -37,7 +38,6 @@ from prequery.journal.locks import this_host
 from prequery.magpie import Shows
 from prequery.pipeline import Options
 from prequery.progress import Progress
-from prequery.synthesis import Attempt
 from prequery.transport import Patience
 from scripted_tgi import Json, ScriptedTgi, generated, recipe_text, words
 
@@ -161,6 +161,7 @@ RUN = """
 import sys
 from pathlib import Path
 from prequery import Magpie
+from prequery.conversation import Attempt
 from prequery.journal.locks import this_host
 from prequery.pipeline import Options
 recipe, url, out = sys.argv[1:]

@@ -29,6 +29,7 @@ from prequery.errors import ShardError
 from prequery.prefix import Prefix
 from prequery.recipe import Recipe
 from prequery.selection import Selection
+from prequery.voices import Voice, Voices
 
 ROOT = Path(__file__).parents[1]
 RECIPE = (ROOT / "configs/smollm2-demo.yaml").read_text()
@@ -76,9 +77,17 @@ def row(slot: int, **changed: Any) -> rows.Row:
     words = {"instruction": f"What is {slot} and one?", "response": f"It is {slot + 1}."} | changed
     content = {
         "id": f"{DEMO.fingerprint[:12]}-{slot}",
-        "messages": rows.messages(words["instruction"], words["response"]),
+        "messages": rows.messages([(words["instruction"], words["response"])]),
         "generator": f"{DEMO.generator.model}@{DEMO.generator.revision}",
+        "responder": f"{DEMO.generator.model}@{DEMO.generator.revision}",
         "system_prompt": PREFIX.system_prompt,
+        "steering": None,
+        "steering_item": None,
+        "instruction_start": None,
+        "turns": 1,
+        "turns_ended": None,
+        "follow_up_system": None,
+        "thinking": None,
         "instruction_temperature": 0.8,
         "instruction_top_p": 0.95,
         "instruction_seed": 2**62 + slot,
@@ -131,13 +140,15 @@ def finished(
         accepted=len(released),
         attempts=len(released) + sum(rejected.values()),
         rejected=rejected,
+        ended={},
         requests=1234,
         prompt_tokens=56_789,
         generated_tokens=98_765,
     )
     path = f"{built.name}/train-00000-of-00001.parquet"
     listed = {path: {"bytes": file_bytes, "rows": len(released), "sha256": "cd" * 32}}
-    return lock.complete(lock.pin(built, prefix, info), selection, listed)
+    voice = Voice(info, prefix)
+    return lock.complete(lock.pin(built, Voices(voice, voice)), selection, listed)
 
 
 MEASURED = "What the rows measure"
@@ -252,7 +263,7 @@ def test_every_number_in_the_tables_is_the_files_number(folder: ReleasedFolder) 
     fields = cells(folder.readme, "Fields")
     measured = cells(folder.readme, MEASURED)
 
-    unmeasured = {"id", "instruction", "response", "instruction_seed", "response_seed"}
+    unmeasured = {"id", "instruction", "response", "instruction_seed", "response_seed", "thinking"}
     assert measured.keys() - {"number", "text, yes or no"} == (
         rows.dtypes(DEMO.dtypes).keys() - unmeasured
     )
@@ -586,7 +597,8 @@ def test_a_card_of_other_rows_is_refused() -> None:
 
 
 def test_every_field_of_a_row_has_a_meaning() -> None:
-    assert list(page.FIELDS) == ["id", "messages", *list(rows.FIELDS)[1:]]
+    spoken = [name for names in rows.CONVERSATION.values() for name in names]
+    assert list(page.FIELDS) == ["id", *spoken, *list(rows.FIELDS)[1:], *rows.PREFERENCE]
 
 
 def test_numbers_are_exact_where_binary_floats_can_be() -> None:

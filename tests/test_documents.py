@@ -92,6 +92,8 @@ def test_every_recipe_key_is_in_the_readme() -> None:
         recipe.Recipe,
         recipe.Generator,
         recipe.Setting,
+        recipe.FollowUp,
+        recipe.Preference,
         recipe.Endpoint,
         recipe.Release,
     ):
@@ -101,7 +103,7 @@ def test_every_recipe_key_is_in_the_readme() -> None:
 
 
 def test_every_field_of_a_row_is_in_the_readme() -> None:
-    names = list(rows.FIELDS) + [name for column in ALL for name in column.features]
+    names = [*rows.FIELDS, *rows.PREFERENCE] + [name for column in ALL for name in column.features]
 
     assert [name for name in names if f"`{name}`" not in README] == []
 

@@ -28,7 +28,8 @@ def test_every_bundled_recipe_is_valid_and_bears_the_name_of_its_file() -> None:
             "unknown key 'row'",
             "r.yaml, line 10, row",
             "did you mean 'rows'? known: name, version, rows, seed, generator, instructions, "
-            "responses, turns, columns, filters, release, endpoint, max_attempts",
+            "responses, turns, follow_up, steering, think, responder, preference, columns, "
+            "filters, release, endpoint, max_attempts",
         ),
         (
             {"rows": "ten"},
@@ -96,7 +97,12 @@ def test_every_bundled_recipe_is_valid_and_bears_the_name_of_its_file() -> None:
             "r.yaml, line 7, responses.top_p",
             "set temperature, or remove the others",
         ),
-        ({"turns": "2"}, "turns is 2", "r.yaml, line 10, turns", "allowed: 1"),
+        (
+            {"turns": "17"},
+            "turns is 17",
+            "r.yaml, line 10, turns",
+            "allowed: a whole number from 1 to 16",
+        ),
         (
             {"columns": "[lenght]"},
             "unknown column 'lenght'",

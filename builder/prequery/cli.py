@@ -39,7 +39,11 @@ EndpointOption = Annotated[
 ]
 TokenOption = Annotated[
     str | None,
-    typer.Option(help="Environment variable with the bearer token for --endpoint."),
+    typer.Option(help="Environment variable with the bearer token for these endpoints."),
+]
+ResponderOption = Annotated[
+    list[str] | None,
+    typer.Option(help="The same of the model that responds, where the recipe has a responder."),
 ]
 JournalOption = Annotated[
     str | None,
@@ -106,6 +110,8 @@ def build(
     ] = None,
     endpoint: EndpointOption = None,
     token_env: TokenOption = None,
+    responder_endpoint: ResponderOption = None,
+    responder_token_env: TokenOption = None,
     journal: JournalOption = None,
     num_proc: Annotated[int | None, typer.Option(min=1, help="Processes for conversion.")] = None,
     max_tokens: Annotated[
@@ -126,7 +132,11 @@ def build(
     loaded = load(recipe)
     place = out_folder or f"out/{loaded.name}"
     options = replace(
-        _options(endpoint, token_env, journal, f"prequery {_words(sys.argv[1:])}"),
+        _with_responder(
+            _options(endpoint, token_env, journal, f"prequery {_words(sys.argv[1:])}"),
+            responder_endpoint,
+            responder_token_env,
+        ),
         max_tokens=max_tokens,
         max_seconds=max_seconds,
         max_cost_usd=max_cost,
@@ -154,6 +164,8 @@ def _summary(builder: Any, place: str) -> None:
     funnel.add_row(f"[green]{counts['accepted']}[/]", "accepted")
     for reason, count in counts["rejected"].items():
         funnel.add_row(f"[yellow]{count}[/]", Text(reason))
+    for reason, count in counts["ended"].items():
+        funnel.add_row(str(count), Text(f"accepted with fewer turns than drawn: {reason}"))
     out.print(funnel)
     for row in builder.sample_rows(3):
         said = Text()
@@ -170,6 +182,8 @@ def plan(
     recipe: RecipeArgument,
     endpoint: EndpointOption = None,
     token_env: TokenOption = None,
+    responder_endpoint: ResponderOption = None,
+    responder_token_env: TokenOption = None,
     journal: JournalOption = None,
     rows: Annotated[int, typer.Option(min=4, help="Rows to attempt for the estimate.")] = 32,
 ) -> None:
@@ -180,7 +194,9 @@ def plan(
 
     loaded = load(recipe)
     resume = f"prequery {_words(sys.argv[1:])}"
-    options = _options(endpoint, token_env, journal, resume)
+    options = _with_responder(
+        _options(endpoint, token_env, journal, resume), responder_endpoint, responder_token_env
+    )
     with Progress(min(rows, loaded.rows), err) as shown:
         made = estimate(loaded, options, rows, shown)
     table = _quantities(
@@ -327,16 +343,15 @@ def probe(
     options = _options(endpoint, token_env)
 
     async def run() -> None:
-        with pipeline.serve(loaded, options, say) as addresses:
-            async with pipeline.fleet(loaded, options, addresses, say) as asked:
-                info, prefix = await asked.info(), await derive(asked)
-                _show_prefix(info, prefix)
-                answers = await probing.sample(asked, prefix, loaded.instructions[0])
-                for number, answer in enumerate(answers[:5], 1):
-                    ended = "" if answer.finish_reason != "length" else " [cut off]"
-                    out.print(Text(f"{number}. {_short(answer.text.strip())}{ended}"))
-                verdict = probing.judge(answers, prefix)
-                out.print(Text(verdict.sentence(info.model_id), style="bold"), soft_wrap=True)
+        async with pipeline.generator_fleet(loaded, options, say) as asked:
+            info, prefix = await asked.info(), await derive(asked)
+            _show_prefix(info, prefix)
+            answers = await probing.sample(asked, prefix, loaded.instructions[0])
+            for number, answer in enumerate(answers[:5], 1):
+                ended = "" if answer.finish_reason != "length" else " [cut off]"
+                out.print(Text(f"{number}. {_short(answer.text.strip())}{ended}"))
+            verdict = probing.judge(answers, prefix)
+            out.print(Text(verdict.sentence(info.model_id), style="bold"), soft_wrap=True)
 
     run_async(run())
 
@@ -435,6 +450,11 @@ def show(recipe: RecipeArgument) -> None:
         "instructions": [asdict(setting) for setting in loaded.instructions],
         "responses": asdict(loaded.responses),
         "turns": loaded.turns,
+        "follow_up": loaded.follow_up and asdict(loaded.follow_up),
+        "steering": loaded.steering,
+        "think": loaded.think,
+        "responder": loaded.responder and asdict(loaded.responder),
+        "preference": loaded.preference and asdict(loaded.preference),
         "columns": [column.name for column in loaded.columns],
         "filters": [step.text for step in loaded.filters],
         "release": asdict(loaded.release),
@@ -446,7 +466,11 @@ def show(recipe: RecipeArgument) -> None:
 
 @recipes.command()
 def pin(
-    recipe: RecipeArgument, endpoint: EndpointOption = None, token_env: TokenOption = None
+    recipe: RecipeArgument,
+    endpoint: EndpointOption = None,
+    token_env: TokenOption = None,
+    responder_endpoint: ResponderOption = None,
+    responder_token_env: TokenOption = None,
 ) -> None:
     """Ask the endpoint what it serves, and write the lock beside the recipe."""
     from prequery import lock, pipeline
@@ -455,17 +479,19 @@ def pin(
     from prequery.runner import run_async
 
     loaded = load(recipe)
-    path, options = lock.path_beside(loaded), _options(endpoint, token_env)
+    path = lock.path_beside(loaded)
+    options = _with_responder(
+        _options(endpoint, token_env), responder_endpoint, responder_token_env
+    )
 
     async def run() -> None:
-        with pipeline.serve(loaded, options, say) as addresses:
-            async with pipeline.fleet(loaded, options, addresses, say) as asked:
-                info, prefix = await pipeline.meet(loaded, asked)
-                try:
-                    path.write_text(lock.dump(lock.pin(loaded, prefix, info)), encoding="utf-8")
-                except OSError as error:
-                    what = f"the lock cannot be written: {error.strerror}"
-                    raise RecipeError(what, str(path), "correct the permissions") from None
+        async with pipeline.asked(loaded, options, say) as models:
+            voices = await pipeline.meet(loaded, models)
+            try:
+                path.write_text(lock.dump(lock.pin(loaded, voices)), encoding="utf-8")
+            except OSError as error:
+                what = f"the lock cannot be written: {error.strerror}"
+                raise RecipeError(what, str(path), "correct the permissions") from None
 
     run_async(run())
     out.print(Text(f"wrote {path}"), soft_wrap=True)
@@ -492,7 +518,14 @@ def _options(
 
     checked = tuple(check_url(one, "--endpoint") for one in endpoint or ())
     place = Path(journal) if journal and "://" not in journal else journal
-    return Options(checked, token_env, place, resume)
+    return Options(checked, token_env, journal=place, resume=resume)
+
+
+def _with_responder(options: Any, endpoint: list[str] | None, token_env: str | None) -> Any:
+    from prequery.recipe import check_url
+
+    checked = tuple(check_url(one, "--responder-endpoint") for one in endpoint or ())
+    return replace(options, responder_endpoints=checked, responder_token_env=token_env)
 
 
 def _words(arguments: list[str]) -> str:

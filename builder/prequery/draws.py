@@ -1,4 +1,4 @@
-"""What a slot draws: which setting it uses and the seed of each request.
+"""How a slot draws: which setting it uses, and the seed of each request.
 
 Every draw is a pure function of what it is for. Nothing depends on the order in which answers
 arrive, on how many requests are in flight, on the number of workers, or on the clock.
@@ -9,7 +9,7 @@ from hashlib import blake2b
 from itertools import accumulate
 from typing import Literal
 
-Purpose = Literal["setting", "instruction", "response"]
+Purpose = Literal["setting", "item", "turns", "opening", "instruction", "response"]
 
 SCHEME = "prequery-draw-1"
 """Raised whenever a draw could come out differently, because every answer then does."""
@@ -43,17 +43,20 @@ def fold(seed: int) -> int:
     return folded if folded != 0xFFFFFFFF else 0xFFFFFFFE
 
 
-def choose(fingerprint: str, slot: int, weights: Sequence[float]) -> int:
-    """Choose one of several weighted settings.
+def choose(
+    fingerprint: str, slot: int, weights: Sequence[float], purpose: Purpose = "setting"
+) -> int:
+    """Choose one of several weighted things.
 
     Args:
         fingerprint: The recipe's fingerprint.
         slot: The slot that chooses.
-        weights: One positive weight for each setting; they need not sum to 1.
+        weights: One weight for each, not all 0; they need not sum to 1.
+        purpose: What is chosen.
 
     Returns:
         An index into `weights`.
     """
     bounds = list(accumulate(weights))
-    point = draw(fingerprint, slot, "setting") / 2**63 * bounds[-1]
+    point = draw(fingerprint, slot, purpose) / 2**63 * bounds[-1]
     return next((index for index, bound in enumerate(bounds) if point < bound), len(bounds) - 1)

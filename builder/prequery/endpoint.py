@@ -109,6 +109,7 @@ class Request:
         stop: Strings that end the continuation.
         logprobs: Whether log-probabilities are read out of the answer. Those who never use them
             save half of what reading an answer costs.
+        grammar: Regular expression that the whole continuation matches; null: anything.
     """
 
     prompt: str
@@ -116,6 +117,7 @@ class Request:
     seed: int | None = None
     stop: Sequence[str] = ()
     logprobs: bool = True
+    grammar: str | None = None
 
     def parameters(self) -> dict[str, Any]:
         """Return TGI's parameters.
@@ -133,6 +135,7 @@ class Request:
             "repetition_penalty": self.sampling.repetition_penalty,
             "max_new_tokens": self.sampling.max_new_tokens,
             "stop": list(self.stop) or None,
+            "grammar": self.grammar and {"type": "regex", "value": self.grammar},
         }
         greedy = self.sampling.temperature is None
         chosen = both if greedy else {"do_sample": True, **sampled, **both}

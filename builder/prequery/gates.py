@@ -9,6 +9,7 @@ from collections.abc import Sequence
 
 from prequery.columns.repetition import is_loop
 from prequery.endpoint import Answer
+from prequery.thinking import Reply
 
 REFUSED = "refused by the endpoint"
 FAILED = "no answer after all tries"
@@ -18,6 +19,9 @@ CONTROL = "control tokens in the text"
 LOOP = "runaway repetition"
 DUPLICATE = "exact duplicate of an earlier instruction"
 EMPTY_RESPONSE = "empty response"
+UNFINISHED_THOUGHT = "think block never closed"
+CUT_OFF_RESPONSE = "response cut off at max_new_tokens"
+REPEATED_TURN = "the user repeats an earlier turn"
 CONTROL_RESPONSE = "control tokens in the response"
 
 _CONTROL = re.compile(r"<\|[^<>|\s]{1,60}\|>")
@@ -47,17 +51,22 @@ def instruction_reason(answer: Answer, control: Sequence[str]) -> str | None:
     return None
 
 
-def response_reason(answer: Answer, control: Sequence[str]) -> str | None:
+def response_reason(answer: Answer, reply: Reply, control: Sequence[str]) -> str | None:
     """Say why a response makes no row; null when it makes one.
 
     A response that was cut off or loops is a row: columns measure it and the recipe's filters
     decide.
+
+    Args:
+        answer: Of pass 2.
+        reply: Its think block and its words.
+        control: Control strings of this model's template.
     """
     if answer.error is not None:
         return FAILED if answer.failed else REFUSED
-    if not answer.text.strip():
-        return EMPTY_RESPONSE
-    if _has_control(answer.text, control):
+    if not reply.words:
+        return EMPTY_RESPONSE if reply.thought is None else UNFINISHED_THOUGHT
+    if _has_control(reply.words, control):
         return CONTROL_RESPONSE
     return None
 

@@ -1,22 +1,84 @@
 """Pass 1: prefix -> instruction."""
 
-from prequery.draws import choose, draw
-from prequery.endpoint import Request
+from collections.abc import Sequence
+from dataclasses import replace
+
+import msgspec
+
+from prequery.draws import draw
+from prequery.endpoint import Answer, Request
 from prequery.prefix import Prefix
 from prequery.recipe import Recipe, Setting
+from prequery.slots import Slot
+
+NO_HEADING = r"[^\s#*>\-][\s\S]*"
+"""What an instruction is that begins like no Markdown heading, list, quote or bold text."""
 
 
-def setting(recipe: Recipe, slot: int) -> Setting:
-    """Return the setting that a slot drew."""
-    weights = [one.weight for one in recipe.instructions]
-    return recipe.instructions[choose(recipe.fingerprint, slot, weights)]
-
-
-def request(recipe: Recipe, prefix: Prefix, slot: int) -> Request:
-    """Return what to ask for a slot's instruction."""
+def kind(setting: Setting) -> Request:
+    """Return what every request with this setting has in common."""
     return Request(
-        prompt=prefix.text,
-        sampling=setting(recipe, slot),
-        seed=draw(recipe.fingerprint, slot, "instruction"),
-        stop=prefix.stop,
+        prompt="", sampling=setting, grammar=NO_HEADING if setting.heading is False else None
     )
+
+
+def request(
+    recipe: Recipe,
+    prefix: Prefix,
+    slot: Slot,
+    turns: Sequence[tuple[str, str]] = (),
+    begun: str = "",
+) -> Request:
+    """Return what to ask for a user turn.
+
+    Args:
+        recipe: What to build.
+        prefix: Of the model that writes instructions.
+        slot: The attempt.
+        turns: Instruction and response of the turns so far.
+        begun: What the instruction begins with already.
+    """
+    made = kind(slot.setting)
+    return replace(
+        made,
+        prompt=prefix.ask_instruction(turns, _system(recipe, slot, turns)) + begun,
+        seed=draw(recipe.fingerprint, slot.number, "instruction", len(turns)),
+        stop=prefix.stop,
+        # What the instruction begins with already cannot begin it again.
+        grammar=None if begun else made.grammar,
+    )
+
+
+def opening(
+    recipe: Recipe, prefix: Prefix, slot: Slot, turns: Sequence[tuple[str, str]] = ()
+) -> Request:
+    """Return what to ask for the first token of a user turn, at a temperature of its own."""
+    asked = request(recipe, prefix, slot, turns)
+    temperature = slot.setting.first_temperature
+    return replace(
+        asked,
+        sampling=replace(slot.setting, temperature=temperature, max_new_tokens=1),
+        seed=draw(recipe.fingerprint, slot.number, "opening", len(turns)),
+    )
+
+
+def joined(first: Answer, rest: Answer) -> Answer:
+    """Return the answer to two requests of which the second went on where the first ended."""
+    sums = [one.logprob_sum for one in (first, rest) if one.logprob_sum is not None]
+    lowest = [one.logprob_min for one in (first, rest) if one.logprob_min is not None]
+    return msgspec.structs.replace(
+        rest,
+        text=first.text + rest.text,
+        generated_tokens=first.generated_tokens + rest.generated_tokens,
+        prompt_tokens=first.prompt_tokens,
+        logprob_sum=sum(sums) if sums else None,
+        logprob_min=min(lowest, default=None),
+        logprob_count=first.logprob_count + rest.logprob_count,
+        repaired=first.repaired or rest.repaired,
+    )
+
+
+def _system(recipe: Recipe, slot: Slot, turns: Sequence[tuple[str, str]]) -> str | None:
+    if turns and recipe.follow_up:
+        return recipe.follow_up.system
+    return slot.system

@@ -6,18 +6,17 @@ complete one, with counts and file hashes, beside the card.
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 from prequery import __version__
-from prequery.endpoint import Info
 from prequery.errors import RecipeError
-from prequery.prefix import Prefix
-from prequery.recipe import Recipe
+from prequery.recipe import Generator, Recipe
 from prequery.selection import Selection
+from prequery.voices import Voice, Voices
 
 FORMAT = 1
 PACKAGES = ("datasets", "pyarrow")
@@ -26,14 +25,16 @@ PACKAGES = ("datasets", "pyarrow")
 Lock = dict[str, Any]
 
 
-def pin(recipe: Recipe, prefix: Prefix, info: Info) -> Lock:
+def pin(recipe: Recipe, voices: Voices) -> Lock:
     """Return the lock of a recipe before anything is built.
 
     Args:
         recipe: What to build.
-        prefix: That the served model's template gives.
-        info: What the endpoint says of itself. Its address is no part of a lock.
+        voices: The served models. Addresses are no part of a lock.
     """
+    responder = {}
+    if recipe.responder:
+        responder = {"responder": _voice(recipe.responder, voices.responder)}
     return {
         "format": FORMAT,
         "config": {
@@ -42,9 +43,27 @@ def pin(recipe: Recipe, prefix: Prefix, info: Info) -> Lock:
             "fingerprint": recipe.fingerprint,
             "build_hash": recipe.build_hash,
         },
+        **_voice(recipe.generator, voices.generator),
+        **responder,
+        "columns": {
+            column.name: {
+                "version": column.version,
+                "fingerprint": column.fingerprint(),
+                "pins": column.pins(),
+            }
+            for column in recipe.columns
+        },
+        "packages": {"prequery": __version__} | {name: version(name) for name in PACKAGES},
+    }
+
+
+def _voice(model: Generator, voice: Voice) -> Lock:
+    """Return what a lock tells of a served model."""
+    info = voice.info
+    return {
         "generator": {
-            "model_id": recipe.generator.model,
-            "revision": recipe.generator.revision,
+            "model_id": model.model,
+            "revision": model.revision,
             "revision_confirmed_by_endpoint": info.model_sha is not None,
             "weights_sha256": info.weights_sha256,
         },
@@ -55,16 +74,7 @@ def pin(recipe: Recipe, prefix: Prefix, info: Info) -> Lock:
             "exact": info.exact,
             "slots": info.slots,
         },
-        "prefix": json.loads(json.dumps(asdict(prefix))),
-        "columns": {
-            column.name: {
-                "version": column.version,
-                "fingerprint": column.fingerprint(),
-                "pins": column.pins(),
-            }
-            for column in recipe.columns
-        },
-        "packages": {"prequery": __version__} | {name: version(name) for name in PACKAGES},
+        "prefix": json.loads(json.dumps(asdict(voice.prefix))),
     }
 
 
@@ -81,6 +91,7 @@ def complete(pinned: Lock, selection: Selection, files: Mapping[str, Mapping[str
             "attempts": selection.attempts,
             "accepted": selection.accepted,
             "rejected": dict(selection.rejected),
+            "ended": dict(selection.ended),
             "requests": selection.requests,
             "prompt_tokens": selection.prompt_tokens,
             "generated_tokens": selection.generated_tokens,
@@ -137,12 +148,19 @@ def hold(recipe: Recipe, pinned: Lock) -> None:
             where,
             f"undo the change to the recipe, or pin it anew: {again}",
         )
-    for part in ("generator", "prefix"):
-        for key, value in pinned[part].items():
-            if noted[part].get(key) != value:
+    for path in (("generator",), ("prefix",), ("responder", "generator"), ("responder", "prefix")):
+        old, new = _inside(noted, path), _inside(pinned, path)
+        for key, value in new.items():
+            if old.get(key) != value:
                 raise RecipeError(
-                    f"{part}.{key} is pinned as {noted[part].get(key)!r:.200}, "
+                    f"{'.'.join(path)}.{key} is pinned as {old.get(key)!r:.200}, "
                     f"the endpoint has {value!r:.200}",
                     where,
                     f"serve what was pinned, or pin it anew: {again}",
                 )
+
+
+def _inside(lock: Lock, path: Sequence[str]) -> Lock:
+    for key in path:
+        lock = lock.get(key, {})
+    return lock

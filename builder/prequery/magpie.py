@@ -101,7 +101,7 @@ class Magpie(ArrowBasedBuilder):
 
     def _info(self) -> DatasetInfo:
         return DatasetInfo(
-            features=rows.features(self.recipe.dtypes),
+            features=rows.features(self.recipe.dtypes, self.recipe.shape),
             license=self.recipe.release.license or "",
         )
 

@@ -1,14 +1,20 @@
 """A build, stage after stage: this module is the table of contents."""
 
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from contextlib import (
+    AbstractAsyncContextManager,
+    AsyncExitStack,
+    ExitStack,
+    asynccontextmanager,
+    contextmanager,
+)
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
-from prequery import lock, shards
+from prequery import instructions, lock, shards
 from prequery.budget import Budget, Price
 from prequery.endpoint import Asks, Info, Request
 from prequery.errors import BudgetError, StoppedError
@@ -17,11 +23,12 @@ from prequery.journal import Journal, folder_for
 from prequery.local.process import start
 from prequery.lock import Lock
 from prequery.prefix import Prefix, check_model, derive, prove
-from prequery.recipe import LOCAL, Recipe
+from prequery.recipe import LOCAL, Endpoint, Generator, Recipe
 from prequery.runner import run_async, until_interrupted
 from prequery.selection import Selection, Selector
 from prequery.synthesis import Observer, Synthesis
 from prequery.transport import Patience
+from prequery.voices import Voice, Voices
 
 
 @dataclass(frozen=True)
@@ -32,6 +39,8 @@ class Options:
         endpoints: Addresses instead of the recipe's; none takes the recipe's. A token goes only
             to the recipe's own address: for others, name its variable here.
         token_env: Environment variable with the bearer token for `endpoints`.
+        responder_endpoints: The same of the recipe's responder.
+        responder_token_env: The same of the recipe's responder.
         journal: Folder or, as text, fsspec URL of all journals; null takes the user's.
         resume: Command that carries on, for messages.
         max_tokens: Prompt and generated tokens that this run may spend.
@@ -44,6 +53,8 @@ class Options:
 
     endpoints: tuple[str, ...] = ()
     token_env: str | None = None
+    responder_endpoints: tuple[str, ...] = ()
+    responder_token_env: str | None = None
     journal: Path | str | None = None
     resume: str = "make the same call again"
     max_tokens: int | None = None
@@ -104,8 +115,8 @@ class _Rows:
     folder: Path
     rows_per_shard: int
 
-    def selector(self, prefix: Prefix) -> Selector:
-        return Selector(self.recipe, prefix.system_prompt, self.folder, self.rows_per_shard)
+    def selector(self, voices: Voices) -> Selector:
+        return Selector(self.recipe, voices, self.folder, self.rows_per_shard)
 
 
 def _replay(rows: _Rows, journal: Journal) -> tuple[Lock, Selection] | None:
@@ -113,12 +124,11 @@ def _replay(rows: _Rows, journal: Journal) -> tuple[Lock, Selection] | None:
     recipe = rows.recipe
     if not journal.header or len(journal) < 2 * recipe.rows:
         return None  # every row has two answers
-    prefix = Prefix.from_json(journal.header["made_with"]["prefix"])
-    info = Info(**journal.header["notes"])
-    selector = rows.selector(prefix)
-    if not run_async(Synthesis(recipe, prefix, journal, selector, _Silent()).run()):
+    voices = _noted(journal.header)
+    selector = rows.selector(voices)
+    if not run_async(Synthesis(recipe, voices, journal, selector, _Silent()).run()):
         return None
-    pinned = lock.pin(recipe, prefix, info)
+    pinned = lock.pin(recipe, voices)
     lock.hold(recipe, pinned)
     return pinned, selector.selection
 
@@ -128,20 +138,29 @@ async def _synthesize(
 ) -> tuple[Lock, Selection]:
     """Ask an endpoint for what the journal lacks."""
     recipe = rows.recipe
-    with serve(recipe, options, observer.said) as addresses:
-        async with fleet(recipe, options, addresses, observer.said) as endpoint:
-            info, prefix = await meet(recipe, endpoint)
-            pinned = lock.pin(recipe, prefix, info)
-            lock.hold(recipe, pinned)
-            journal.agree(_made_with(info, prefix), msgspec.structs.asdict(info))
-            await prove(endpoint, prefix, recipe.instructions[0])
-            selector = rows.selector(prefix)
-            limit = recipe.endpoint.concurrency
-            budget = Budget(
-                options.max_tokens, options.max_seconds, options.max_cost_usd, price(recipe)
-            )
-            stream = Synthesis(recipe, prefix, journal, selector, observer, endpoint, limit, budget)
-            enough = await until_interrupted(stream, observer)
+    budget = Budget(options.max_tokens, options.max_seconds, options.max_cost_usd, price(recipe))
+    async with asked(recipe, options, observer.said) as models:
+        voices = await meet(recipe, models)
+        pinned = lock.pin(recipe, voices)
+        lock.hold(recipe, pinned)
+        journal.agree(_made_with(recipe, voices), _notes(recipe, voices))
+        await prove(models.generator, voices.generator.prefix, recipe.instructions[0])
+        if models.responder:
+            await prove(models.responder, voices.responder.prefix, recipe.instructions[0])
+        selector = rows.selector(voices)
+        limit = recipe.endpoint.concurrency
+        stream = Synthesis(
+            recipe,
+            voices,
+            journal,
+            selector,
+            observer,
+            models.generator,
+            models.responder,
+            limit,
+            budget,
+        )
+        enough = await until_interrupted(stream, observer)
     spent = budget.spent()
     if not enough and spent:
         raise BudgetError(
@@ -158,37 +177,78 @@ async def _synthesize(
     return pinned, selector.selection
 
 
-@contextmanager
-def serve(
+@dataclass(frozen=True)
+class Models:
+    """Whom a build asks; no responder: the generator writes the responses too."""
+
+    generator: Fleet
+    responder: Fleet | None
+
+
+@asynccontextmanager
+async def asked(
     recipe: Recipe, options: Options, say: Callable[[str], None]
+) -> AsyncIterator[Models]:
+    """Connect to the endpoints of the recipe's models.
+
+    Raises:
+        EndpointError: One does not answer, or the environment variable of its token is empty.
+    """
+    async with AsyncExitStack() as stack:
+        generator = await stack.enter_async_context(generator_fleet(recipe, options, say))
+        responder = None
+        if recipe.responder:
+            given, token_env = options.responder_endpoints, options.responder_token_env
+            fleet = _fleet(
+                recipe.responder.model, recipe.responder.endpoint, given, token_env, options, say
+            )
+            responder = await stack.enter_async_context(fleet)
+        yield Models(generator, responder)
+
+
+def generator_fleet(
+    recipe: Recipe, options: Options, say: Callable[[str], None]
+) -> AbstractAsyncContextManager[Fleet]:
+    """Connect to the endpoints of the model that writes instructions."""
+    return _fleet(
+        recipe.generator.model,
+        recipe.endpoint,
+        options.endpoints,
+        options.token_env,
+        options,
+        say,
+    )
+
+
+@asynccontextmanager
+async def _fleet(
+    model: str,
+    endpoint: Endpoint,
+    given: tuple[str, ...],
+    token_env: str | None,
+    options: Options,
+    say: Callable[[str], None],
+) -> AsyncIterator[Fleet]:
+    """Yield the given endpoints as one, or the recipe's, with the token that is meant for them."""
+    token = token_from(token_env if given else endpoint.token_env)
+    with _serve(given or (endpoint.url,), options, say) as addresses:
+        protocol = "auto" if given else endpoint.protocol
+        async with Fleet(
+            addresses, token, options.patience, endpoint.concurrency, say, protocol, model
+        ) as fleet:
+            yield fleet
+
+
+@contextmanager
+def _serve(
+    addresses: tuple[str, ...], options: Options, say: Callable[[str], None]
 ) -> Iterator[tuple[str, ...]]:
     """Yield the endpoints' addresses; the embedded endpoint runs as long as it is needed."""
-    addresses = options.endpoints or (recipe.endpoint.url,)
     with ExitStack() as stack:
         yield tuple(
             stack.enter_context(start(exact=options.exact, say=say)) if one == LOCAL else one
             for one in addresses
         )
-
-
-def fleet(
-    recipe: Recipe, options: Options, addresses: tuple[str, ...], say: Callable[[str], None]
-) -> Fleet:
-    """Return the endpoints as one, with the token that is meant for them.
-
-    Raises:
-        EndpointError: The token's environment variable is empty.
-    """
-    token_env = options.token_env if options.endpoints else recipe.endpoint.token_env
-    return Fleet(
-        addresses,
-        token_from(token_env),
-        options.patience,
-        recipe.endpoint.concurrency,
-        say,
-        "auto" if options.endpoints else recipe.endpoint.protocol,
-        recipe.generator.model,
-    )
 
 
 def price(recipe: Recipe) -> Price:
@@ -197,23 +257,64 @@ def price(recipe: Recipe) -> Price:
     return Price(endpoint.usd_per_million_prompt_tokens, endpoint.usd_per_million_generated_tokens)
 
 
-async def meet(recipe: Recipe, endpoint: Asks) -> tuple[Info, Prefix]:
-    """See that the endpoint serves the recipe's model, and derive the prefix from it."""
+async def meet(recipe: Recipe, models: Models) -> Voices:
+    """See that the endpoints serve the recipe's models, and derive the prefixes from them."""
+    asking = [instructions.kind(setting) for setting in recipe.instructions]
+    answering = [Request(prompt="", sampling=recipe.responses)]
+    if recipe.responder is None or models.responder is None:
+        both = await _voice(recipe.generator, models.generator, asking + answering)
+        return Voices(both, both)
+    return Voices(
+        await _voice(recipe.generator, models.generator, asking),
+        await _voice(recipe.responder, models.responder, answering),
+    )
+
+
+async def _voice(model: Generator, endpoint: Asks, requests: Sequence[Request]) -> Voice:
+    """Meet one model, and see that its endpoint can honour what will be asked of it."""
     info = await endpoint.info()
-    check_model(info, recipe.generator, endpoint.address)
-    for sampling in (*recipe.instructions, recipe.responses):
-        endpoint.check(Request(prompt="", sampling=sampling))
-    return info, await derive(endpoint)
+    check_model(info, model, endpoint.address)
+    for request in requests:
+        endpoint.check(request)
+    return Voice(info, await derive(endpoint))
 
 
-def _made_with(info: Info, prefix: Prefix) -> dict[str, Any]:
+def _made_with(recipe: Recipe, voices: Voices) -> dict[str, Any]:
+    """Return what decides an answer besides the recipe."""
+    made_with = _of(voices.generator)
+    return made_with | {"responder": _of(voices.responder)} if recipe.responder else made_with
+
+
+def _of(voice: Voice) -> dict[str, Any]:
+    info = voice.info
     return {
         "model_id": info.model_id,
         "model_sha": info.model_sha,
         "weights_sha256": info.weights_sha256,
         "exact": info.exact,
-        "prefix": asdict(prefix),
+        "prefix": asdict(voice.prefix),
     }
+
+
+def _notes(recipe: Recipe, voices: Voices) -> dict[str, Any]:
+    """Return what else a replay needs to know of the endpoints."""
+    notes = msgspec.structs.asdict(voices.generator.info)
+    responder = msgspec.structs.asdict(voices.responder.info)
+    return notes | {"responder": responder} if recipe.responder else notes
+
+
+def _noted(header: Mapping[str, Any]) -> Voices:
+    """Return the models that a journal's answers were made with."""
+
+    def voice(notes: Mapping[str, Any], made_with: Mapping[str, Any]) -> Voice:
+        known = {name: value for name, value in notes.items() if name != "responder"}
+        return Voice(Info(**known), Prefix.from_json(made_with["prefix"]))
+
+    notes, made_with = header["notes"], header["made_with"]
+    generator = voice(notes, made_with)
+    if "responder" not in made_with:
+        return Voices(generator, generator)
+    return Voices(generator, voice(notes["responder"], made_with["responder"]))
 
 
 class _Silent:

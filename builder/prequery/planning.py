@@ -12,13 +12,14 @@ from pathlib import Path
 
 from prequery.budget import Price
 from prequery.columns.base import RowColumn
+from prequery.conversation import Attempt
 from prequery.endpoint import Answer
 from prequery.journal import Pass
 from prequery.pipeline import Options, build, price
 from prequery.recipe import Recipe
-from prequery.rows import FIELDS
+from prequery.rows import FIELDS, PREFERENCE
 from prequery.selection import Selection
-from prequery.synthesis import Attempt, Observer
+from prequery.synthesis import Observer
 
 
 @dataclass(frozen=True)
@@ -104,7 +105,7 @@ def _shortened(recipe: Recipe, rows: int) -> Recipe:
     Its fingerprint is the same, so its answers are in the same journal.
     """
     own = tuple(column for column in recipe.columns if isinstance(column, RowColumn))
-    known = FIELDS.keys() | {name for column in own for name in column.features}
+    known = FIELDS.keys() | PREFERENCE.keys() | {name for column in own for name in column.features}
     return replace(
         recipe,
         rows=rows,

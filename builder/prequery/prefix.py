@@ -6,7 +6,7 @@ the user's turn and opens the assistant's.
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Self
 
@@ -17,6 +17,8 @@ from prequery.recipe import Generator, Sampling
 SENTINEL = "Sentinel words"
 OTHER_SENTINEL = "another, 42 lines\nof it"
 SYSTEM_SENTINEL = "system sentinel"
+OTHER_SYSTEM_SENTINEL = "another, for 1 system"
+THINK = ("<think>", "</think>")
 
 _CONTROL = re.compile(r"<[^<>\s]{1,60}>|\[/?[A-Z_]{2,30}\]")
 _GREETING = re.compile(
@@ -37,6 +39,11 @@ class Prefix:
         system_prompt: What the template puts there by itself; null when it puts none.
         stop: Strings at which a user's turn is over, should the model not know its own.
         bos: One sentence on the beginning-of-sequence token.
+        system: Texts before and behind a system prompt of the recipe's, up to the user's words;
+            null where the template takes no system message.
+        answer: In a conversation, the texts between a user's words and the assistant's, and
+            between these and the next user's; null where the template has no such form.
+        think: Markers of a think block; null where the model has none.
     """
 
     text: str
@@ -45,15 +52,54 @@ class Prefix:
     system_prompt: str | None
     stop: tuple[str, ...]
     bos: str
+    system: tuple[str, str] | None = None
+    answer: tuple[str, str] | None = None
+    think: tuple[str, str] | None = None
 
     @classmethod
     def from_json(cls, noted: Mapping[str, Any]) -> Self:
         """Return a prefix that was written down as JSON."""
-        return cls(**({**noted, "ids": tuple(noted["ids"]), "stop": tuple(noted["stop"])}))
+        values: dict[str, Any] = {
+            name: tuple(value) if isinstance(value, list) else value
+            for name, value in noted.items()
+        }
+        return cls(**values)
 
-    def ask_response(self, instruction: str) -> str:
-        """Return the prompt of pass 2."""
-        return self.text + instruction + self.suffix
+    def ask_instruction(
+        self, turns: Sequence[tuple[str, str]] = (), system: str | None = None
+    ) -> str:
+        """Return the prompt of pass 1.
+
+        Args:
+            turns: Instruction and response of the turns so far.
+            system: System prompt instead of the template's own.
+
+        Raises:
+            PrefixError: The template takes no system message, or no second user turn.
+        """
+        said = self.text if system is None else system.join(self._form("system", self.system))
+        for instruction, response in turns:
+            behind_user, behind_assistant = self._form("second user turn", self.answer)
+            said += instruction + behind_user + response + behind_assistant
+        return said
+
+    def ask_response(
+        self,
+        instruction: str,
+        turns: Sequence[tuple[str, str]] = (),
+        system: str | None = None,
+    ) -> str:
+        """Return the prompt of pass 2; the arguments are those of `ask_instruction`."""
+        return self.ask_instruction(turns, system) + instruction + self.suffix
+
+    def _form(self, what: str, form: tuple[str, str] | None) -> tuple[str, str]:
+        if form is None:
+            raise PrefixError(
+                f"the chat template has no form for a {what}",
+                "the recipe's steering or turns",
+                "use another model, or a recipe with one turn and the template's own system prompt",
+            )
+        return form
 
 
 def check_model(info: Info, generator: Generator, address: str) -> None:
@@ -92,14 +138,23 @@ async def derive(endpoint: Asks) -> Prefix:
         )
     meant = _ids_before(rendering.tokenize_response, text, endpoint.address)
     _control_tokens_are_single(rendering.tokenize_response, text, suffix, endpoint.address)
+    whole = text
     text, ids, bos = await _one_bos(endpoint, text, rendering.tokenize_response, meant)
+    system = await _system_form(endpoint, suffix)
+    default = _default_system(whole, system)
+    if system is not None:
+        # What was taken off the prefix is taken off here: the endpoint adds it to every prompt.
+        system = (system[0].removeprefix(whole[: len(whole) - len(text)]), system[1])
     return Prefix(
         text=text,
         suffix=suffix,
         ids=ids,
-        system_prompt=await _system_prompt(endpoint, rendering.templated_text),
+        system_prompt=default,
         stop=_stop(text, suffix),
         bos=bos,
+        system=system,
+        answer=await _answer_form(endpoint, whole, suffix),
+        think=await _think_markers(endpoint, suffix),
     )
 
 
@@ -245,20 +300,63 @@ async def _count(endpoint: Asks, text: str) -> int | None:
     return (await endpoint.generate(request, "prefix")).prompt_tokens
 
 
-async def _system_prompt(endpoint: Asks, rendered: str) -> str | None:
-    """Return what stands, without being asked for, where a system prompt would."""
-    given = [
-        {"role": "system", "content": SYSTEM_SENTINEL},
-        {"role": "user", "content": SENTINEL},
-    ]
+async def _rendered(endpoint: Asks, *said: str, roles: str) -> str | None:
+    """Render messages; null where the template refuses them."""
+    names = {"s": "system", "u": "user", "a": "assistant"}
+    messages = [{"role": names[r], "content": text} for r, text in zip(roles, said, strict=True)]
     try:
-        with_system = (await endpoint.render(given)).templated_text
+        return (await endpoint.render(messages)).templated_text
     except EndpointError:
-        return None  # the template refuses a system message, so it has none of its own either
-    before, found, after = with_system.partition(SYSTEM_SENTINEL)
-    fits = found and rendered.startswith(before) and rendered.endswith(after)
-    default = rendered[len(before) : len(rendered) - len(after)] if fits else ""
-    return default or None
+        return None
+
+
+async def _system_form(endpoint: Asks, suffix: str) -> tuple[str, str] | None:
+    """Return the texts around a system prompt; null where there is no place for one."""
+    found = []
+    for system, user in ((SYSTEM_SENTINEL, SENTINEL), (OTHER_SYSTEM_SENTINEL, OTHER_SENTINEL)):
+        text = await _rendered(endpoint, system, user, roles="su")
+        if text is None or text.count(system) != 1 or not text.endswith(user + suffix):
+            return None
+        before, _, behind = text.removesuffix(user + suffix).partition(system)
+        found.append((before, behind))
+    return found[0] if found[0] == found[1] else None
+
+
+def _default_system(text: str, system: tuple[str, str] | None) -> str | None:
+    """Return what stands, without being asked for, where a system prompt would."""
+    if system is None:
+        return None
+    before, behind = system
+    fits = text.startswith(before) and text.endswith(behind)
+    return (text[len(before) : len(text) - len(behind)] if fits else "") or None
+
+
+async def _answer_form(endpoint: Asks, text: str, suffix: str) -> tuple[str, str] | None:
+    """Return the texts around an assistant's words between two users' words.
+
+    Null where they differ from turn to turn, or where the template changes what was said before.
+    """
+    said = ("First question", "First answer", "Second question", "Second answer", "Third question")
+    two = await _rendered(endpoint, *said[:3], roles="uau")
+    if two is None or not two.startswith(text + said[0]) or not two.endswith(said[2] + suffix):
+        return None
+    between = two[len(text + said[0]) : len(two) - len(said[2] + suffix)]
+    if between.count(said[1]) != 1:
+        return None
+    behind_user, _, behind_assistant = between.partition(said[1])
+    middle = behind_user + said[3] + behind_assistant
+    expected = f"{text}{said[0]}{between}{said[2]}{middle}{said[4]}{suffix}"
+    three = await _rendered(endpoint, *said, roles="uauau")
+    return (behind_user, behind_assistant) if three == expected else None
+
+
+async def _think_markers(endpoint: Asks, suffix: str) -> tuple[str, str] | None:
+    """Return the markers of a think block, where the template opens one or drops one of old."""
+    opening, closing = THINK
+    thought = f"{opening}\nA thought\n{closing}\n\nAn answer"
+    history = await _rendered(endpoint, "First question", thought, "Second question", roles="uau")
+    drops = history is not None and "An answer" in history and "A thought" not in history
+    return THINK if drops or opening in suffix else None
 
 
 def _stop(text: str, suffix: str) -> tuple[str, ...]:

@@ -12,9 +12,9 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
+from prequery.conversation import Attempt
 from prequery.endpoint import Answer
 from prequery.journal import Pass
-from prequery.synthesis import Attempt
 
 PLAIN_INTERVAL_S = 10.0
 

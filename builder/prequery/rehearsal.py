@@ -74,6 +74,8 @@ def rehearse(
             recipe,
             rows=min(rows, recipe.rows),
             endpoint=Endpoint(concurrency=recipe.endpoint.concurrency),
+            # The fleet serves one model, under the generator's name, and writes for both.
+            responder=None,
             # A lock beside the recipe pins the real model's prefix; here is another template.
             source=str(folder / "recipe.yaml"),
         )

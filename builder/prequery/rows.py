@@ -1,7 +1,9 @@
 """The row schema: names, types, and what null means.
 
-A row is one instruction and its response as trainers take them (`messages`), the same two texts
-flat, where they came from, and the quality columns of the recipe behind that.
+A row is a conversation as trainers take it (`messages`), the first instruction and response of it
+flat, where they came from, and the quality columns of the recipe behind that. In a preference
+config a row has `prompt`, `chosen` and `rejected` instead, and the flat fields are the chosen
+response's.
 
 Never beside `messages`, because TRL breaks on them or silently trains on them: `prompt`,
 `completion`, `conversations`, `chosen`, `rejected`, `input_ids`, `labels`, `images`, `tools`,
@@ -9,7 +11,7 @@ Never beside `messages`, because TRL breaks on them or silently trains on them: 
 """
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from prequery.errors import ColumnError
 
@@ -18,12 +20,23 @@ if TYPE_CHECKING:
 
 Row = dict[str, Any]
 
+Shape = Literal["messages", "preference"]
+"""What a row is: a conversation, or two responses of which one is better."""
+
 FIELDS: Mapping[str, str] = {
     "id": "string",  # fingerprint[:12]-slot: survives rebuilds, filter changes and new columns
     "instruction": "string",
     "response": "string",
-    "generator": "string",  # model@revision
-    "system_prompt": "string",  # what the template puts there by itself; null: it puts none
+    "generator": "string",  # of the instructions: model@revision
+    "responder": "string",  # of the responses: model@revision
+    "system_prompt": "string",  # that the instruction was asked for under; null: none
+    "steering": "string",  # name of the recipe's setting; null: it has none
+    "steering_item": "string",  # that was drawn; null: the setting has none
+    "instruction_start": "string",  # words that the model was given; null: none
+    "turns": "int32",  # pairs of instruction and response
+    "turns_ended": "string",  # why there are fewer than were drawn; null: there are not
+    "follow_up_system": "string",  # of later user turns; null: none, or the recipe hides it
+    "thinking": "string[]",  # think block of each response; null: not split off
     "instruction_temperature": "float64",  # null: greedy
     "instruction_top_p": "float64",  # null: the whole vocabulary
     "instruction_seed": "int64",  # null: greedy
@@ -34,6 +47,21 @@ FIELDS: Mapping[str, str] = {
     "response_finish_reason": "string",
 }
 """Every field of a row but `messages` and the columns, in order, with its `datasets` dtype."""
+
+PREFERENCE: Mapping[str, str] = {
+    "chosen_score": "float64",
+    "rejected_score": "float64",
+    "score_margin": "float64",  # over 0
+    "scores": "float64[]",  # of every response to the instruction, in the order of their seeds
+    "rejected_seed": "int64",
+}
+"""Fields of a preference config besides."""
+
+CONVERSATION: Mapping[Shape, tuple[str, ...]] = {
+    "messages": ("messages",),
+    "preference": ("prompt", "chosen", "rejected"),
+}
+"""Lists of {role, content}, by what a row is."""
 
 EVIDENCE: Mapping[str, str] = {
     f"{part}_{name}": dtype
@@ -69,33 +97,30 @@ RESERVED = frozenset(
 )
 
 
-def dtypes(columns: Mapping[str, str]) -> dict[str, str]:
+def dtypes(columns: Mapping[str, str], shape: Shape = "messages") -> dict[str, str]:
     """Return the dtype of every flat field: ours, then those that the columns measure.
+
+    `[]` behind a dtype means a list of it.
 
     Args:
         columns: Field name to dtype, of all columns in the recipe's order.
+        shape: What a row is.
 
     Raises:
         ColumnError: A column claims a name that is taken or that trainers misread.
     """
     for name in columns:
-        if name in FIELDS or name in EVIDENCE or name in RESERVED:
+        if name in FIELDS or name in PREFERENCE or name in EVIDENCE or name in RESERVED:
             raise ColumnError(
                 f"a column measures {name!r}, which is no name for a column",
                 f"field {name}",
                 "rename the column's field; prequery.rows lists what is taken",
             )
-    return {**FIELDS, **columns}
+    own = {**FIELDS, **PREFERENCE} if shape == "preference" else FIELDS
+    return {**own, **columns}
 
 
-def flat_features(dtypes: Mapping[str, str]) -> "Features":
-    """Return a schema of plain fields, without `messages`."""
-    from datasets import Features, Value
-
-    return Features({name: Value(dtype) for name, dtype in dtypes.items()})
-
-
-def features(columns: Mapping[str, str]) -> "Features":
+def features(columns: Mapping[str, str], shape: Shape = "messages") -> "Features":
     """Return the released schema.
 
     `messages` is a `List`, not a `Sequence`: a `Sequence` of a struct turns into a struct of
@@ -103,17 +128,28 @@ def features(columns: Mapping[str, str]) -> "Features":
     """
     from datasets import Features, List, Value
 
-    flat = {name: Value(dtype) for name, dtype in dtypes(columns).items()}
-    messages = List({"role": Value("string"), "content": Value("string")})
-    return Features({"id": flat.pop("id"), "messages": messages, **flat})
+    def kind(dtype: str) -> Any:
+        inner = dtype.removesuffix("[]")
+        return Value(dtype) if inner == dtype else List(Value(inner))
+
+    flat = {name: kind(dtype) for name, dtype in dtypes(columns, shape).items()}
+    said = List({"role": Value("string"), "content": Value("string")})
+    spoken = dict.fromkeys(CONVERSATION[shape], said)
+    return Features({"id": flat.pop("id"), **spoken, **flat})
 
 
-def messages(instruction: str, response: str) -> list[dict[str, str]]:
-    """Return the conversation as trainers take it."""
-    return [
-        {"role": "user", "content": instruction},
-        {"role": "assistant", "content": response},
-    ]
+def messages(turns: Sequence[tuple[str, str]], system: str | None = None) -> list[dict[str, str]]:
+    """Return a conversation as trainers take it.
+
+    Args:
+        turns: Instruction and response of each.
+        system: Said before all of them; null: nothing.
+    """
+    said = [] if system is None else [{"role": "system", "content": system}]
+    for instruction, response in turns:
+        said.append({"role": "user", "content": instruction})
+        said.append({"role": "assistant", "content": response})
+    return said
 
 
 _PYTHON: Mapping[str, tuple[type, ...]] = {
@@ -125,7 +161,7 @@ _PYTHON: Mapping[str, tuple[type, ...]] = {
 }
 
 
-def check(rows: Sequence[Row], columns: Mapping[str, str]) -> None:
+def check(rows: Sequence[Row], columns: Mapping[str, str], shape: Shape = "messages") -> None:
     """Hold every row against the schema, because `datasets` coerces silently.
 
     It would turn a missing key into null, 1.5 into 1 and True into 1.
@@ -133,8 +169,8 @@ def check(rows: Sequence[Row], columns: Mapping[str, str]) -> None:
     Raises:
         ColumnError: Naming the row and the field.
     """
-    expected = dtypes(columns)
-    names = {"messages", *expected}
+    expected = dtypes(columns, shape)
+    names = {*CONVERSATION[shape], *expected}
     for row in rows:
         if row.keys() != names:
             odd = sorted(row.keys() ^ names)
@@ -143,11 +179,15 @@ def check(rows: Sequence[Row], columns: Mapping[str, str]) -> None:
             value = row[name]
             if value is None:
                 continue
-            kinds = _PYTHON.get(dtype)
-            if kinds and type(value) not in kinds:
-                raise _bad(row, name, f"is {value!r:.80}, not {dtype}")
-            if isinstance(value, str) and not _is_unicode(value):
-                raise _bad(row, name, "holds a lone surrogate, which no UTF-8 file can")
+            inner = dtype.removesuffix("[]")
+            if inner != dtype and type(value) is not list:
+                raise _bad(row, name, f"is {value!r:.80}, not a list of {inner}")
+            for one in value if inner != dtype else (value,):
+                kinds = _PYTHON.get(inner)
+                if kinds and one is not None and type(one) not in kinds:
+                    raise _bad(row, name, f"is {one!r:.80}, not {inner}")
+                if isinstance(one, str) and not _is_unicode(one):
+                    raise _bad(row, name, "holds a lone surrogate, which no UTF-8 file can")
         for name in ("id", "instruction", "response"):
             if row[name] is None:
                 raise _bad(row, name, "is null")

@@ -7,21 +7,25 @@ row need all of them at once: just the fields that they read, and a few bytes fo
 
 from array import array
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
-from prequery import filters, instructions, rows
+from prequery import filters, preference, responses, rows
 from prequery.columns.base import Column, CorpusColumn
 from prequery.columns.run import measure
+from prequery.conversation import Attempt, Turn
 from prequery.endpoint import Answer
-from prequery.recipe import Recipe
+from prequery.recipe import Generator, Recipe
 from prequery.shards import ROWS_PER_SHARD, Parts
-from prequery.synthesis import Attempt
+from prequery.voices import Voices
+
+if TYPE_CHECKING:
+    from datasets import Features
 
 FOLD_SLOTS = 4_096
 
@@ -39,6 +43,7 @@ class Selection:
         attempts: Slots up to the last accepted one; what lies behind it is discarded.
         rejected: Reason to number of attempts, most frequent first. Adds up, with the accepted
             ones, to `attempts`.
+        ended: Why conversations of accepted rows are shorter than was drawn, to their number.
         requests: Answered requests of those attempts.
         prompt_tokens: Of those requests; null if the endpoint does not count.
         generated_tokens: Of those requests.
@@ -48,6 +53,7 @@ class Selection:
     accepted: int
     attempts: int
     rejected: Mapping[str, int]
+    ended: Mapping[str, int]
     requests: int
     prompt_tokens: int | None
     generated_tokens: int
@@ -59,13 +65,13 @@ class Selector:
 
     Args:
         recipe: Whose columns and filters decide.
-        system_prompt: That every row was made with.
+        voices: The models that write.
         folder: For the rows; its content is replaced.
         rows_per_shard: At most so many rows in a file.
     """
 
     recipe: Recipe
-    system_prompt: str | None
+    voices: Voices
     folder: Path
     rows_per_shard: int = ROWS_PER_SHARD
     _looked: dict[int, tuple[str | None, Flat]] = field(default_factory=dict)
@@ -102,9 +108,9 @@ class Selector:
         self._ledger.add(attempt, reason)
         _, flat = self._looked.pop(attempt.slot, (None, {}))
         if self._corpus:
-            if attempt.reason is None:
+            if attempt.reason is None and flat:
                 self._slots.append(attempt.slot)
-                self._candidate_parts().append({name: flat[name] for name in self._own_dtypes})
+                self._candidate_parts().append({name: flat[name] for name in self._own_fields})
         elif reason is None and self._accepted_parts().count < self.recipe.rows:
             self._end = attempt.slot + 1
             self._ledger.fold()
@@ -135,20 +141,53 @@ class Selector:
         return [c for c in self.recipe.columns if not isinstance(c, CorpusColumn)]
 
     @cached_property
-    def _released(self) -> dict[str, str]:
-        return rows.dtypes(self.recipe.dtypes)
+    def _released(self) -> list[str]:
+        return list(rows.features(self.recipe.dtypes, self.recipe.shape))
 
     @cached_property
-    def _own_dtypes(self) -> dict[str, str]:
+    def _own_features(self) -> "Features":
         measured = {name: dtype for c in self._own for name, dtype in c.features.items()}
-        return rows.dtypes(measured)
+        return rows.features(measured, self.recipe.shape)
+
+    @cached_property
+    def _own_fields(self) -> list[str]:
+        return list(self._own_features)
 
     def _measure_alone(self, attempt: Attempt) -> tuple[str | None, Flat]:
         """Measure a row by itself and apply the filters that need no others."""
-        flat = self._row(attempt)
-        flat |= {name: values[0] for name, values in measure(self._own, _columnar(flat)).items()}
-        steps = [step for step in self.recipe.filters if step.reads <= flat.keys()]
-        return _named(filters.apply(steps, _columnar(flat)))[0], flat
+        flats = self._measured([self._row(attempt, choice) for choice in attempt.choices])
+        made = self._preferred(attempt, flats) if self.recipe.preference else flats[0]
+        if isinstance(made, str):
+            return made, {}
+        steps = [step for step in self.recipe.filters if step.reads <= made.keys()]
+        return _named(filters.apply(steps, _columnar([made])))[0], made
+
+    def _measured(self, flats: list[Flat]) -> list[Flat]:
+        """Return rows with the columns that need no others."""
+        measured = measure(self._own, _columnar(flats))
+        return [
+            flat | {name: values[at] for name, values in measured.items()}
+            for at, flat in enumerate(flats)
+        ]
+
+    def _preferred(self, attempt: Attempt, flats: list[Flat]) -> Flat | str:
+        """Return the row of the chosen response, or why there is no pair."""
+        assert self.recipe.preference is not None
+        scores = [flat[self.recipe.preference.score] for flat in flats]
+        pair = preference.choose(scores, self.recipe.preference.min_margin)
+        if isinstance(pair, str):
+            return pair
+        chosen, rejected = flats[pair.chosen], flats[pair.rejected]
+        return chosen | {
+            "prompt": chosen["messages"][:-1],
+            "chosen": chosen["messages"][-1:],
+            "rejected": rejected["messages"][-1:],
+            "chosen_score": float(scores[pair.chosen]),
+            "rejected_score": float(scores[pair.rejected]),
+            "score_margin": float(pair.margin),
+            "scores": [None if score is None else float(score) for score in scores],
+            "rejected_seed": rejected["response_seed"],
+        }
 
     def _settle(self) -> int:
         """Measure the columns that see every candidate, apply all filters, write the rows."""
@@ -174,31 +213,43 @@ class Selector:
 
     def _candidate_parts(self) -> Parts:
         if self._candidates is None:
-            schema = rows.flat_features(self._own_dtypes).arrow_schema
+            schema = self._own_features.arrow_schema
             self._candidates = Parts(self.folder / "candidates", schema)
         return self._candidates
 
     def _accepted_parts(self) -> Parts:
         if self._accepted is None:
             dtypes = self.recipe.dtypes
-            schema = rows.features(dtypes).arrow_schema
+            schema = rows.features(dtypes, self.recipe.shape).arrow_schema
             folder = self.folder / "rows"
-            self._accepted = Parts(folder, schema, dtypes, self.rows_per_shard)
+            self._accepted = Parts(folder, schema, dtypes, self.rows_per_shard, self.recipe.shape)
         return self._accepted
 
-    def _row(self, attempt: Attempt) -> Flat:
-        assert attempt.response is not None
-        recipe, slot = self.recipe, attempt.slot
-        setting = instructions.setting(recipe, slot)
-        instruction, response = attempt.instruction, attempt.response
+    def _row(self, attempt: Attempt, first: Turn) -> Flat:
+        """Return a conversation that begins with this turn, before any column."""
+        recipe, drawn = self.recipe, attempt.drawn
+        turns = (first, *attempt.later)
+        instruction, response = first.instruction, first.response
+        said = [(turn.instruction.text.strip(), self._response(turn)) for turn in turns]
+        follow_up = recipe.follow_up
+        tells = follow_up is not None and follow_up.release and attempt.later
         return {
-            "id": f"{recipe.fingerprint[:12]}-{slot}",
-            "instruction": instruction.text.strip(),
-            "response": response.text.strip(),
-            "generator": f"{recipe.generator.model}@{recipe.generator.revision}",
-            "system_prompt": self.system_prompt,
-            "instruction_temperature": setting.temperature,
-            "instruction_top_p": setting.top_p,
+            "id": f"{recipe.fingerprint[:12]}-{attempt.slot}",
+            "messages": rows.messages(said, responses.system(recipe, drawn)),
+            "instruction": said[0][0],
+            "response": said[0][1],
+            "generator": _name(recipe.generator),
+            "responder": _name(recipe.responder or recipe.generator),
+            "system_prompt": drawn.system or self.voices.generator.prefix.system_prompt,
+            "steering": drawn.setting.name,
+            "steering_item": drawn.item,
+            "instruction_start": drawn.start or None,
+            "turns": len(turns),
+            "turns_ended": attempt.ended,
+            "follow_up_system": follow_up.system if follow_up and tells else None,
+            "thinking": [turn.reply.thought for turn in turns] if recipe.think == "split" else None,
+            "instruction_temperature": drawn.setting.temperature,
+            "instruction_top_p": drawn.setting.top_p,
             "instruction_seed": instruction.seed,
             "response_seed": response.seed,
             "instruction_tokens": instruction.generated_tokens,
@@ -209,23 +260,34 @@ class Selector:
             **_evidence("response", response),
         }
 
+    def _response(self, turn: Turn) -> str:
+        """Return what is released of a response."""
+        if self.recipe.think == "keep":
+            return self.voices.responder.whole(turn.response.text)
+        return turn.reply.words
+
     def _complete(self, flat: Flat) -> rows.Row:
         """Return one released row: every declared field, and no evidence."""
-        row = {name: flat[name] for name in self._released}
-        return row | {"messages": rows.messages(row["instruction"], row["response"])}
+        return {name: flat[name] for name in self._released}
+
+
+def _name(model: Generator) -> str:
+    return f"{model.model}@{model.revision}"
 
 
 class _Ledger:
-    """Reason and cost of every slot, in 19 bytes each until it is certain that they count."""
+    """Reason and cost of every slot, in 22 bytes each until it is certain that they count."""
 
     def __init__(self) -> None:
         self._folded = 0
         self._counts: Counter[int] = Counter()
+        self._ended_counts: Counter[int] = Counter()
         self._sums = [0, 0, 0]
         self._is_counted = True
         self._names: list[str | None] = [None]
         self._reasons = array("H")
-        self._requests = array("B")
+        self._ended = array("H")
+        self._requests = array("H")
         self._prompt = array("l")
         self._generated = array("l")
 
@@ -235,15 +297,13 @@ class _Ledger:
     def add(self, attempt: Attempt, reason: str | None) -> None:
         """Add the next slot.
 
-        The response of a duplicate costs nothing here: whether it was asked for depends on which
-        of the two instructions arrived first, and a lock must not.
+        What follows a duplicate's instruction costs nothing here: whether it was asked for
+        depends on which of the two instructions arrived first, and a lock must not.
         """
-        answers = [attempt.instruction]
-        if attempt.response is not None and not attempt.repeats:
-            answers.append(attempt.response)
-        answered = [answer for answer in answers if answer.error is None]
+        answered = [answer for answer in attempt.costs if answer.error is None]
         prompt = [answer.prompt_tokens for answer in answered]
         self._reasons.append(self._code(reason))
+        self._ended.append(self._code(attempt.ended))
         self._requests.append(len(answered))
         self._prompt.append(-1 if None in prompt else sum(p for p in prompt if p is not None))
         self._generated.append(sum(answer.generated_tokens for answer in answered))
@@ -254,11 +314,13 @@ class _Ledger:
             return
         self._folded += len(self._reasons)
         self._counts.update(self._reasons)
+        self._ended_counts.update(self._ended_of_accepted(len(self._reasons)))
         self._is_counted = self._is_counted and -1 not in self._prompt
         for at, amounts in enumerate((self._requests, self._prompt, self._generated)):
             self._sums[at] += sum(amounts)
             del amounts[:]
         del self._reasons[:]
+        del self._ended[:]
 
     def judge(self, slots: Sequence[int], reasons: Sequence[str | None]) -> None:
         """Replace the reasons of some slots."""
@@ -268,17 +330,27 @@ class _Ledger:
     def until(self, end: int) -> dict[str, Any]:
         """Return what the slots below `end` came to; `end` is behind those that are folded."""
         slots = end - self._folded
-        counts = self._counts + Counter(self._reasons[:slots])
-        named = ((self._names[code], count) for code, count in counts.items())
-        rejected = {name: count for name, count in named if name is not None}
         prompt = self._prompt[:slots]
         is_counted = self._is_counted and -1 not in prompt
+        ended = Counter(self._ended_of_accepted(slots))
         return {
-            "rejected": dict(sorted(rejected.items(), key=lambda item: (-item[1], item[0]))),
+            "rejected": self._named(self._counts + Counter(self._reasons[:slots])),
+            "ended": self._named(self._ended_counts + ended),
             "requests": self._sums[0] + sum(self._requests[:slots]),
             "prompt_tokens": self._sums[1] + sum(prompt) if is_counted else None,
             "generated_tokens": self._sums[2] + sum(self._generated[:slots]),
         }
+
+    def _ended_of_accepted(self, slots: int) -> Iterator[int]:
+        """Yield why conversations ended, of the accepted among the first slots not folded."""
+        pairs = zip(self._reasons[:slots], self._ended, strict=False)
+        return (ended for reason, ended in pairs if not reason)
+
+    def _named(self, counts: Counter[int]) -> dict[str, int]:
+        """Return counts by reason, most frequent first."""
+        found = ((self._names[code], count) for code, count in counts.items())
+        named = [(name, count) for name, count in found if name is not None]
+        return dict(sorted(named, key=lambda item: (-item[1], item[0])))
 
     def _code(self, reason: str | None) -> int:
         if reason not in self._names:
@@ -303,5 +375,5 @@ def _named(judged: Sequence[str | None]) -> list[str | None]:
     return [None if text is None else filter_reason(text) for text in judged]
 
 
-def _columnar(flat: Flat) -> dict[str, list[Any]]:
-    return {name: [value] for name, value in flat.items()}
+def _columnar(flats: Sequence[Flat]) -> dict[str, list[Any]]:
+    return {name: [flat[name] for flat in flats] for name in flats[0]}

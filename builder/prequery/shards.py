@@ -35,12 +35,14 @@ class Parts:
         columns: Field name to dtype of the recipe's columns: rows are held against the released
             schema. Null: rows are written as they are.
         rows_per_part: At most so many rows in a part.
+        shape: What a row is.
     """
 
     folder: Path
     schema: pa.Schema
     columns: Mapping[str, str] | None = None
     rows_per_part: int = ROWS_PER_SHARD
+    shape: rows.Shape = "messages"
     count: int = 0
     paths: list[str] = field(default_factory=list)
     _waiting: list[rows.Row] = field(default_factory=list)
@@ -85,7 +87,7 @@ class Parts:
         if not self._waiting:
             return
         if self.columns is not None:
-            rows.check(self._waiting, self.columns)
+            rows.check(self._waiting, self.columns, self.shape)
         table = pa.Table.from_pylist(self._waiting, schema=self.schema)
         with _room(self.folder):
             if self._writer is None:

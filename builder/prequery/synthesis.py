@@ -17,40 +17,22 @@ import time
 from collections import Counter
 from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import Protocol
+from typing import Protocol, cast
 
-from prequery import gates, instructions, responses
+from prequery import gates
 from prequery.budget import Budget
-from prequery.endpoint import Answer, Asks, Request
+from prequery.conversation import Ask, Attempt, Script, script
+from prequery.endpoint import Answer, Asks
 from prequery.errors import AcceptanceError, EndpointError
 from prequery.firsts import Firsts
 from prequery.journal import Journal, Key, Pass
-from prequery.prefix import Prefix
 from prequery.recipe import Recipe
+from prequery.voices import Voices
 
 SYNC_INTERVAL_S = 1.0
 MOST_UNANSWERED_RATIO = 0.01
 READ_S = 0.01  # the journal is read for so long, then the event loop has its turn
 MOST_AHEAD = 8_192  # finished slots that wait in memory for a lower one, with their texts
-
-
-@dataclass(frozen=True)
-class Attempt:
-    """One slot, finished: its answers, or why it got none.
-
-    Args:
-        slot: Its number.
-        instruction: Of pass 1.
-        response: Of pass 2; null when a gate kept it from being asked for.
-        reason: Why it makes no row; null when nothing yet speaks against it.
-        repeats: Its instruction is that of a lower slot.
-    """
-
-    slot: int
-    instruction: Answer
-    response: Answer | None
-    reason: str | None
-    repeats: bool = False
 
 
 class Observer(Protocol):
@@ -89,21 +71,23 @@ class Synthesis:
 
     Args:
         recipe: What to build.
-        prefix: Of the served model.
+        voices: The models that write.
         journal: Where every answer goes before anything else happens to it.
         judge: Decides on rows.
         observer: Is told.
         endpoint: Whom to ask; null replays the journal and asks nobody.
+        responder: Whom to ask for responses; null: the same.
         concurrency: Rows in flight at the same time, at most; null takes what the endpoint takes.
         budget: Ends the stream when it is spent.
     """
 
     recipe: Recipe
-    prefix: Prefix
+    voices: Voices
     journal: Journal
     judge: Judge
     observer: Observer
     endpoint: Asks | None = None
+    responder: Asks | None = None
     concurrency: int | None = None
     budget: Budget = field(default_factory=Budget)
     _finished: int = 0
@@ -287,6 +271,7 @@ class Synthesis:
     def _room(self) -> int:
         """Return how many rows may be in flight: each has one request with the endpoint."""
         takes = self.endpoint.capacity if self.endpoint else 1
+        takes += self.responder.capacity if self.responder else 0
         return min(self.concurrency or takes, takes)
 
     def _end_if_idle(self) -> None:
@@ -315,7 +300,7 @@ class Synthesis:
         else:
             attempt = task.result()
             # Behind `_read` the journal keeps it, but for an answer that may yet come.
-            if slot < self._read or attempt.reason in (gates.REFUSED, gates.FAILED):
+            if slot < self._read or attempt.unanswered is not None:
                 self._finish(attempt)
             self._proceed_soon()
 
@@ -329,8 +314,8 @@ class Synthesis:
             if reason is not None:
                 self._reasons[reason] += 1
             self.observer.attempted(attempt, reason)
-            if reason in (gates.REFUSED, gates.FAILED):
-                self._count_unanswered(attempt)
+            if attempt.unanswered is not None:
+                self._count_unanswered(attempt, attempt.unanswered)
             self._ahead[attempt.slot] = attempt
             while self._frontier in self._ahead and not self._over.done():
                 self._take(self._ahead.pop(self._frontier))
@@ -339,9 +324,9 @@ class Synthesis:
 
     def _take(self, attempt: Attempt) -> None:
         """Hand over the attempt at the frontier, and look whether there are enough."""
-        if attempt.response is not None:
+        if attempt.responded:
             # All lower slots are in, so now it is certain which one was first.
-            first = self._firsts.note(attempt.instruction.text.strip(), attempt.slot)
+            first = self._first_slot(attempt.instruction.text.strip(), attempt.slot)
             if first < attempt.slot:
                 attempt = replace(attempt, reason=gates.DUPLICATE, repeats=True)
         self._passed_below += self.judge.take(attempt)
@@ -375,12 +360,11 @@ class Synthesis:
             "loosen the filters, lower rows, or raise max_attempts; all answers are kept",
         )
 
-    def _count_unanswered(self, attempt: Attempt) -> None:
+    def _count_unanswered(self, attempt: Attempt, answer: Answer) -> None:
         """Stop when more than 1 % of the attempts, and more than two, got no answer."""
         self._unanswered += 1
         seen = self._finished
         if self._unanswered >= 3 and self._unanswered > MOST_UNANSWERED_RATIO * seen:
-            answer = attempt.response or attempt.instruction
             verb, fix = (
                 ("failed to answer", "see that the endpoint works, then run the same command")
                 if answer.failed
@@ -392,53 +376,57 @@ class Synthesis:
                 f"{fix}; finished answers are kept",
             )
 
-    def _held(self, slot: int) -> Attempt | None:
-        """Return an attempt that the journal has whole."""
-        instruction = self.journal.get(Key(slot, "instruction"))
-        if instruction is None:
-            return None
-        reason = self._gate(slot, instruction)
-        response = self.journal.get(Key(slot, "response"))
-        if reason is not None:
-            return Attempt(slot, instruction, None, reason)
-        if response is None:
-            return None
-        return self._answered(slot, instruction, response)
+    def _script(self, slot: int) -> Script:
+        return script(self.recipe, self.voices, slot, self._first_slot)
 
-    async def _attempt(self, slot: int) -> Attempt:
-        asked = instructions.request(self.recipe, self.prefix, slot)
-        instruction = await self._ask(Key(slot, "instruction"), asked)
-        reason = self._gate(slot, instruction)
-        if reason is not None:
-            return Attempt(slot, instruction, None, reason)
-        words = instruction.text.strip()
-        asked = responses.request(self.recipe, self.prefix, slot, words)
-        response = await self._ask(Key(slot, "response"), asked)
-        return self._answered(slot, instruction, response)
-
-    def _answered(self, slot: int, instruction: Answer, response: Answer) -> Attempt:
-        reason = gates.response_reason(response, self.prefix.stop)
-        return Attempt(slot, instruction, response, reason)
-
-    def _gate(self, slot: int, instruction: Answer) -> str | None:
-        """Apply the cheap gates, and spare the response of a repeated instruction.
+    def _first_slot(self, instruction: str, slot: int) -> int:
+        """Note an instruction, and spare the response of a repeated one.
 
         A lower slot may come later; then both have responses, and `_take` keeps the lower.
         """
-        reason = gates.instruction_reason(instruction, self.prefix.stop)
-        if reason is None and self._firsts.note(instruction.text.strip(), slot) < slot:
-            return gates.DUPLICATE
-        return reason
+        return self._firsts.note(instruction, slot)
 
-    async def _ask(self, key: Key, request: Request) -> Answer:
+    def _held(self, slot: int) -> Attempt | None:
+        """Return an attempt that the journal has whole."""
+        running, answers = self._script(slot), None
+        while True:
+            try:
+                asked = running.send(answers)  # type: ignore[arg-type]
+            except StopIteration as finished:
+                return cast(Attempt, finished.value)
+            answers = []
+            for key, _ in asked:
+                answer = self.journal.get(key)
+                if answer is None:
+                    return None
+                answers.append(answer)
+
+    async def _attempt(self, slot: int) -> Attempt:
+        """Have a slot's conversation, with recorded answers and with new ones."""
+        running, answers = self._script(slot), None
+        while True:
+            try:
+                asked = running.send(answers)  # type: ignore[arg-type]
+            except StopIteration as finished:
+                return cast(Attempt, finished.value)
+            if len(asked) == 1:
+                answers = [await self._ask(asked[0])]
+            else:
+                answers = await asyncio.gather(*map(self._ask, asked))
+
+    async def _ask(self, asked: Ask) -> Answer:
         """Return the recorded answer, or ask and record."""
+        key = asked.key
         held = self.journal.get(key)
         if held is not None:
             return held
-        if self.endpoint is None or self._stopping:
+        responds = key.made == "response"
+        endpoint = (self.responder if responds else None) or self.endpoint
+        if endpoint is None or self._stopping:
             raise _NotHeldError
-        where = f"slot {key.slot}, {key.made}"
-        answer = await self.endpoint.generate(request, where, urgent=key.made == "response")
+        # What brings an open row nearer to its end goes before what opens another one.
+        urgent = responds or key.turn > 0
+        answer = await endpoint.generate(asked.request(), f"slot {key.slot}, {key.made}", urgent)
         if answer.failed:
             self._doubtful.append((key, answer))
         else:

@@ -16,7 +16,7 @@ from prequery.card.facts import Facts
 from prequery.card.markdown import Markdown
 from prequery.errors import ShardError
 from prequery.lock import Lock
-from prequery.recipe import Recipe, Sampling
+from prequery.recipe import DEFAULT, Recipe, Sampling
 from prequery.selection import filter_reason
 
 TEMPLATE = "card.md.jinja"
@@ -30,10 +30,21 @@ SHOWN_VALUES = 8
 FIELDS: Mapping[str, str] = {
     "id": "fingerprint of the recipe and slot of the attempt; the same in every rebuild",
     "messages": "instruction and response as a conversation, as trainers take it",
-    "instruction": "what the model wrote in the user's place",
-    "response": "what the model answered to it",
-    "generator": "model and revision that wrote both",
-    "system_prompt": "what the chat template puts there by itself; null: nothing",
+    "prompt": "the instruction, as trainers of preferences take it",
+    "chosen": "the response with the highest score",
+    "rejected": "the response with the lowest score",
+    "instruction": "what the model wrote in the user's place, in the first turn",
+    "response": "what the model answered to it; in a preference config, the chosen one",
+    "generator": "model and revision that wrote the instructions",
+    "responder": "model and revision that wrote the responses",
+    "system_prompt": "under which the instruction was written; null: none",
+    "steering": "name of the recipe's setting; null: it has none",
+    "steering_item": "item that the slot drew; null: the setting has none",
+    "instruction_start": "first words that the model was given; null: none",
+    "turns": "pairs of instruction and response in the conversation",
+    "turns_ended": "why there are fewer turns than were drawn; null: there are not",
+    "follow_up_system": "system prompt of later user turns; null: none, or not released",
+    "thinking": "think block of each response; null: not split off",
     "instruction_temperature": "of the setting that the slot drew; null: greedy",
     "instruction_top_p": "of the setting that the slot drew; null: the whole vocabulary",
     "instruction_seed": "sent with the request; null: greedy",
@@ -42,6 +53,11 @@ FIELDS: Mapping[str, str] = {
     "response_tokens": "as the endpoint counted them",
     "instruction_finish_reason": "why the model stopped",
     "response_finish_reason": "why the model stopped; length: it was cut off",
+    "chosen_score": "of the chosen response, in the field that the recipe names",
+    "rejected_score": "of the rejected response",
+    "score_margin": "the difference of both",
+    "scores": "of every response to the instruction; null: it has none",
+    "rejected_seed": "sent with the request of the rejected response",
 }
 """What the fields that every release has mean, each in one phrase."""
 
@@ -113,7 +129,10 @@ def _agree(recipe: Recipe, lock: Lock, facts: Facts) -> None:
     """Refuse to describe rows by the lock or the recipe of others."""
     build = lock["build"]
     pairs = {
-        "fields": (list(rows.features(recipe.dtypes)), [field.name for field in facts.fields]),
+        "fields": (
+            list(rows.features(recipe.dtypes, recipe.shape)),
+            [field.name for field in facts.fields],
+        ),
         "build hashes": (recipe.build_hash, lock["config"]["build_hash"]),
         "accepted rows": (build["accepted"], facts.rows),
         "rows of the listed files": (sum(f["rows"] for f in lock["files"].values()), facts.rows),
@@ -146,7 +165,7 @@ def _dataset_info(recipe: Recipe, lock: Lock, facts: Facts) -> Any:
     from huggingface_hub import DatasetCardData
 
     info = DatasetInfo(
-        features=rows.features(recipe.dtypes),
+        features=rows.features(recipe.dtypes, recipe.shape),
         splits=SplitDict({"train": SplitInfo("train", facts.num_bytes, facts.rows)}),
         download_size=sum(file["bytes"] for file in lock["files"].values()),
         dataset_size=facts.num_bytes,
@@ -205,11 +224,11 @@ def _fields(recipe: Recipe, facts: Facts) -> list[dict[str, Any]]:
     for column in recipe.columns:
         by_column = Markdown(f"measured by the column {markdown.code(column.name)}")
         meaning |= dict.fromkeys(column.features, by_column)
-    features = rows.features(recipe.dtypes)
+    dtypes = rows.dtypes(recipe.dtypes, recipe.shape)
     return [
         {
             "name": field.name,
-            "dtype": getattr(features[field.name], "dtype", None) or "list of {role, content}",
+            "dtype": dtypes.get(field.name, "list of {role, content}"),
             "nulls": field.nulls,
             "meaning": meaning[field.name],
         }
@@ -247,10 +266,14 @@ def _near_threshold(recipe: Recipe) -> float | None:
 
 def _sampling(sampling: Sampling) -> Markdown:
     """Return how a pass was decoded, without what was left at the endpoint's default."""
-    shown = {
-        name: value
-        for name, value in asdict(sampling).items()
-        if value is not None and name not in ("weight", "system")
-    }
-    words = ", ".join(f"`{name}` {markdown.safe(value)}" for name, value in shown.items())
+    shown = asdict(sampling) | {"weight": None}
+    if shown.get("system") == DEFAULT:
+        shown["system"] = None
+    if shown.get("items"):
+        shown["items"] = len(shown["items"])
+    words = ", ".join(
+        f"`{name}` {markdown.safe(markdown.short(v) if isinstance(v, str) else v)}"
+        for name, v in shown.items()
+        if v is not None
+    )
     return Markdown(words if sampling.temperature is not None else f"greedy, {words}")

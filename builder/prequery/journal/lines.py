@@ -11,7 +11,8 @@ import msgspec
 
 from prequery.endpoint import Answer
 
-Pass = Literal["instruction", "response"]
+Pass = Literal["opening", "instruction", "response"]
+"""`opening` is the first token of an instruction, where that is a request of its own."""
 PASSES: tuple[Pass, ...] = get_args(Pass)
 
 _CHECKSUM = b',"crc":"%08x"}\n'

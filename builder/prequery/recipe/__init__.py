@@ -5,24 +5,32 @@ endpoint, its token, concurrency, folders) may stand there but enters no fingerp
 """
 
 from prequery.recipe.parts import (
+    DEFAULT,
     LOCAL,
     Endpoint,
     EndpointProtocol,
+    FollowUp,
     Generator,
+    Preference,
     Recipe,
     Release,
+    Responder,
     Sampling,
     Setting,
 )
 from prequery.recipe.reading import bundled_names, check_url, find, load, read
 
 __all__ = [
+    "DEFAULT",
     "LOCAL",
     "Endpoint",
     "EndpointProtocol",
+    "FollowUp",
     "Generator",
+    "Preference",
     "Recipe",
     "Release",
+    "Responder",
     "Sampling",
     "Setting",
     "bundled_names",

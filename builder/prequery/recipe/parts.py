@@ -9,9 +9,16 @@ from typing import Literal
 
 from prequery import draws, filters
 from prequery.columns.base import Column
+from prequery.rows import Shape
 
 LOCAL = "local"
 EndpointProtocol = Literal["auto", "tgi", "completions"]
+DEFAULT = "default"
+ITEM = "{item}"
+"""Stands for a drawn item in the texts of a setting."""
+
+Steering = Literal["hidden", "released"]
+Think = Literal["keep", "strip", "split"]
 
 
 @dataclass(frozen=True)
@@ -50,10 +57,56 @@ class Sampling:
 
 @dataclass(frozen=True)
 class Setting(Sampling):
-    """One of the weighted settings that slots choose from for their instruction."""
+    """One of the weighted settings that slots choose from for their instruction.
+
+    Args:
+        weight: Its share is this over the sum of all weights.
+        system: `default` is what the template itself puts there; another text steers: the
+            instruction is asked for under it as system prompt. `{item}` stands for a drawn item.
+        name: What rows made with this setting bear as `steering`; it changes no answer.
+        items: Texts of which each slot draws one, equally likely.
+        start: First words of the instruction, given to the model to go on from; may hold `{item}`.
+        first_temperature: Of the first token alone, which is then a request of its own.
+        heading: False forbids, by a grammar, that an instruction begins like a Markdown heading,
+            a list or bold text.
+    """
 
     weight: float = 1.0
-    system: str = "default"
+    system: str = DEFAULT
+    name: str | None = None
+    items: tuple[str, ...] | None = None
+    start: str | None = None
+    first_temperature: float | None = None
+    heading: bool | None = None
+
+
+@dataclass(frozen=True)
+class FollowUp:
+    """How the model is asked for a user's second and later turns.
+
+    Args:
+        system: System prompt that reminds the model that it plays the user. Responses are not
+            asked for under it, and `messages` never hold it.
+        release: Whether rows tell it, as `follow_up_system`.
+    """
+
+    system: str
+    release: bool = False
+
+
+@dataclass(frozen=True)
+class Preference:
+    """How several responses to one instruction become a chosen and a rejected one.
+
+    Args:
+        responses: So many, 2 or more, each with a seed of its own.
+        score: Field of a column that sees one row; the highest is chosen, the lowest rejected.
+        min_margin: A smaller difference makes no row; one of 0 never does.
+    """
+
+    responses: int
+    score: str
+    min_margin: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -79,6 +132,13 @@ class Endpoint:
 
 
 @dataclass(frozen=True)
+class Responder(Generator):
+    """Another model than the one that writes instructions, with an endpoint of its own."""
+
+    endpoint: Endpoint = Endpoint()
+
+
+@dataclass(frozen=True)
 class Release:
     """Where a release goes."""
 
@@ -92,6 +152,14 @@ class Recipe:
 
     Args:
         rows: Accepted rows to release, not attempts.
+        turns: User turns of every row, or the weights of 1, 2, 3 and more of them.
+        follow_up: How later user turns are asked for; null asks as for the first.
+        steering: `hidden`: a steering system prompt shapes the instruction alone. `released`: it
+            stands in `messages` too, and the response is asked for under it.
+        think: What becomes of a thinking model's think block: `keep` leaves it in the response,
+            `strip` takes it out, `split` puts it into the field `thinking`.
+        responder: Who writes the responses; null: the generator.
+        preference: Makes rows of a chosen and a rejected response; null makes `messages`.
         max_attempts: Slots after which a build gives up; enters no fingerprint.
         source: File that it was read from.
         text: That file, letter by letter.
@@ -104,7 +172,12 @@ class Recipe:
     generator: Generator
     instructions: tuple[Setting, ...]
     responses: Sampling
-    turns: int
+    turns: int | tuple[float, ...]
+    follow_up: FollowUp | None
+    steering: Steering
+    think: Think
+    responder: Responder | None
+    preference: Preference | None
     columns: tuple[Column, ...]
     filters: tuple[filters.Filter, ...]
     release: Release
@@ -125,9 +198,12 @@ class Recipe:
                 "draws": draws.SCHEME,
                 "seed": self.seed,
                 "generator": asdict(self.generator),
-                "instructions": [asdict(setting) for setting in self.instructions],
+                "instructions": [asdict(setting) | {"name": None} for setting in self.instructions],
                 "responses": asdict(self.responses),
                 "turns": self.turns,
+                "follow_up": self.follow_up and self.follow_up.system,
+                "steering": None if self.steering == "hidden" else self.steering,
+                "responder": self.responder and asdict(self.responder) | {"endpoint": None},
             }
         )
 
@@ -140,10 +216,19 @@ class Recipe:
                 "name": self.name,
                 "version": self.version,
                 "rows": self.rows,
+                "names": [one.name for one in self.instructions if one.name] or None,
+                "follow_up": self.follow_up and (self.follow_up.release or None),
+                "think": None if self.think == "keep" else self.think,
+                "preference": self.preference and asdict(self.preference),
                 "columns": [column.fingerprint() for column in self.columns],
                 "filters": [step.text for step in self.filters],
             }
         )
+
+    @property
+    def shape(self) -> Shape:
+        """What a row of this config is."""
+        return "preference" if self.preference else "messages"
 
     @property
     def dtypes(self) -> dict[str, str]:

@@ -1,33 +1,49 @@
 """Read and check a recipe's file."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from difflib import get_close_matches
 from importlib.resources.abc import Traversable
+from itertools import product
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any, cast, get_args
 from urllib.parse import urlsplit
 
 from prequery import columns as all_columns
 from prequery import filters, rows
 from prequery.bundled import bundled
-from prequery.columns.base import Column
+from prequery.columns.base import Column, RowColumn
 from prequery.errors import RecipeError
 from prequery.recipe.parts import (
+    DEFAULT,
+    ITEM,
     LOCAL,
     Endpoint,
     EndpointProtocol,
+    FollowUp,
     Generator,
+    Preference,
     Recipe,
     Release,
+    Responder,
     Sampling,
     Setting,
+    Steering,
+    Think,
     column_dtypes,
 )
-from prequery.recipe.section import Section
+from prequery.recipe.section import Section, short
 from prequery.strict_yaml import Node, parse
 
+GRID = ("temperature", "top_p")
+"""Keys of a setting that may be lists."""
+MAX_TURNS = 16
+
 _NAME = r"[A-Za-z0-9][A-Za-z0-9._-]{0,95}"
+_NAME_HINT = "letters, digits, '.', '_' and '-'"
+_PROSE = r"(?s:\S(.{0,9998}\S)?)"
+_PROSE_HINT = "a text without white space around it, at most 10,000 characters"
 _SEMVER = r"(0|[1-9]\d*)\.(0|[1-9]\d*)\.(0|[1-9]\d*)"
 
 
@@ -97,20 +113,25 @@ def read(text: str, source: str) -> Recipe:
         twice = next(name for name in names if names.count(name) > 1)
         raise top.bad("columns", f"the column {twice!r} is named twice", "keep one of them")
     row_count = top.integer("rows", low=1, high=10**9)
+    turns = _turns(top)
+    responses = _sampling(top.section("responses", Sampling))
+    preference = _preference(top, chosen, turns, responses.temperature is None)
     return Recipe(
-        name=top.text("name", pattern=_NAME, hint="letters, digits, '.', '_' and '-'"),
+        name=top.text("name", pattern=_NAME, hint=_NAME_HINT),
         version=top.text("version", pattern=_SEMVER, hint="three numbers, as in 1.0.0"),
         rows=row_count,
         seed=top.integer("seed", low=0, high=2**63 - 1),
         generator=_generator(top.section("generator", Generator)),
-        instructions=tuple(
-            _setting(top.child(node, f"instructions[{index}]", Setting))
-            for index, node in enumerate(top.items("instructions"))
-        ),
-        responses=_sampling(top.section("responses", Sampling)),
-        turns=top.integer("turns", low=1, high=1, default=1),
+        instructions=tuple(_settings(top)),
+        responses=responses,
+        turns=turns,
+        follow_up=_follow_up(top, turns),
+        steering=top.text("steering", choices=get_args(Steering), default="hidden"),
+        think=top.text("think", choices=get_args(Think), default="keep"),
+        responder=_responder(top.section("responder", Responder, optional=True)),
+        preference=preference,
         columns=chosen,
-        filters=_filters(top.items("filters", default=()), chosen, source),
+        filters=_filters(top.items("filters", default=()), chosen, preference, source),
         release=_release(top.section("release", Release, optional=True)),
         endpoint=_endpoint(top),
         max_attempts=top.integer("max_attempts", row_count, 10**10, max(100, 10 * row_count)),
@@ -135,15 +156,123 @@ def _sampling(section: "Section") -> Sampling:
     return Sampling(**_decoding(section))
 
 
-def _setting(section: "Section") -> Setting:
+def _settings(top: Section) -> Iterator[Setting]:
+    """Yield every setting; one whose `temperature` or `top_p` is a list stands for each of them."""
+    for index, node in enumerate(top.items("instructions")):
+        spread = _spread(node)
+        for one in spread:
+            setting = _setting(top.child(one, f"instructions[{index}]", Setting))
+            yield replace(setting, weight=setting.weight / len(spread))
+
+
+def _spread(node: Node) -> list[Node]:
+    """Return a mapping once for every combination of its lists."""
+    if not isinstance(node.value, dict):
+        return [node]
+    axes = [
+        [(key, one) for one in value.value]
+        if key in GRID and isinstance(value.value, list) and value.value
+        else [(key, value)]
+        for key, value in node.value.items()
+    ]
+    return [Node(dict(choice), node.line) for choice in product(*axes)]
+
+
+def _setting(section: Section) -> Setting:
     decoding = _decoding(section)
     if decoding["temperature"] is None:
         what = "temperature is null: greedy decoding writes the same instruction in every slot"
         raise section.bad("temperature", what, "the paper uses 1.0 to 1.25")
     return Setting(
         **decoding,
+        **_steering(section),
         weight=section.number("weight", low=0, high=1e9, default=1.0) or 1.0,
-        system=section.text("system", choices=("default",), default="default"),
+    )
+
+
+def _steering(section: Section) -> dict[str, Any]:
+    items = section.texts("items")
+    found = {
+        "name": section.text("name", pattern=_NAME, hint=_NAME_HINT, default=None),
+        "system": section.text("system", pattern=_PROSE, hint=_PROSE_HINT, default=DEFAULT),
+        "items": items or None,
+        "start": section.text("start", pattern=_PROSE, hint=_PROSE_HINT, default=None),
+        "first_temperature": section.number("first_temperature", low=0, high=100, default=None),
+        "heading": section.boolean("heading", default=None),
+    }
+    uses = [key for key in ("system", "start") if ITEM in (found[key] or "")]
+    if uses and not items:
+        fix = "list the texts that it stands for under items"
+        raise section.bad(uses[0], f"{uses[0]} has {ITEM}, and there are no items", fix)
+    if items and not uses:
+        fix = f"write {ITEM} where an item goes in system or start"
+        raise section.bad("items", f"items are given, and neither system nor start has {ITEM}", fix)
+    if found["start"] is not None:
+        moot = [key for key in ("first_temperature", "heading") if found[key] is not None]
+        if moot:
+            what = f"start gives the first words, so {moot[0]} decides nothing"
+            raise section.bad(moot[0], what, "remove one of the two")
+    return found
+
+
+def _turns(top: Section) -> int | tuple[float, ...]:
+    """Return a number of user turns, or the weights of 1, 2, 3 and more of them."""
+    node = top.nodes.get("turns")
+    if node is None or not isinstance(node.value, list):
+        return cast(int, top.integer("turns", low=1, high=MAX_TURNS, default=1))
+    weights = [float(w.value) for w in node.value if isinstance(w.value, int | float)]
+    wrong = len(weights) < len(node.value) or len(weights) > MAX_TURNS
+    if wrong or sum(weights) <= 0 or min(weights) < 0:
+        fix = f"allowed: a number from 1 to {MAX_TURNS}, or the weights of 1, 2, 3 ... turns"
+        raise top.bad("turns", f"turns is {short(node)}", fix)
+    return tuple(weights)
+
+
+def _follow_up(top: Section, turns: int | tuple[float, ...]) -> FollowUp | None:
+    section = top.section("follow_up", FollowUp, optional=True)
+    if section is None:
+        return None
+    if turns == 1:
+        fix = "raise turns, or remove follow_up"
+        raise top.bad("follow_up", "follow_up is given, and every row has one turn", fix)
+    return FollowUp(
+        system=section.text("system", pattern=_PROSE, hint=_PROSE_HINT),
+        release=section.boolean("release", default=False),
+    )
+
+
+def _responder(section: Section | None) -> Responder | None:
+    if section is None:
+        return None
+    return Responder(**vars(_generator(section)), endpoint=_endpoint(section))
+
+
+def _preference(
+    top: Section, chosen: Sequence[Column], turns: int | tuple[float, ...], greedy: bool
+) -> Preference | None:
+    section = top.section("preference", Preference, optional=True)
+    if section is None:
+        return None
+    if turns != 1:
+        what = "preference compares responses to one instruction, and rows have several turns"
+        raise top.bad("turns", what, "set turns to 1, or make a recipe of its own")
+    if greedy:
+        what = "responses are decoded greedily: all of them would be the same"
+        raise top.bad("responses", what, "set responses.temperature; the paper took 0.8")
+    numeric = [
+        name
+        for column in chosen
+        if isinstance(column, RowColumn)
+        for name, dtype in column.features.items()
+        if dtype in ("int32", "int64", "float64")
+    ]
+    if not numeric:
+        what = "preference needs a column that gives each response a number"
+        raise section.bad("score", what, "add one to columns; see prequery columns")
+    return Preference(
+        responses=section.integer("responses", low=2, high=64),
+        score=section.text("score", choices=numeric),
+        min_margin=section.amount("min_margin", high=1e9, default=0.0),
     )
 
 
@@ -166,9 +295,11 @@ def _decoding(section: "Section") -> dict[str, Any]:
 
 
 def _filters(
-    nodes: Sequence[Node], chosen: Sequence[Column], source: str
+    nodes: Sequence[Node], chosen: Sequence[Column], preference: Preference | None, source: str
 ) -> tuple[filters.Filter, ...]:
-    known = rows.dtypes(column_dtypes(chosen))
+    shape: rows.Shape = "preference" if preference else "messages"
+    dtypes = rows.dtypes(column_dtypes(chosen), shape)
+    known = {name: dtype for name, dtype in dtypes.items() if not dtype.endswith("[]")}
     steps = []
     for node in nodes:
         where = f"{source}, line {node.line}, filters"

@@ -40,8 +40,7 @@ class Section:
 
     def place(self, key: str) -> str:
         """Return file, line and path of a key."""
-        line = self.nodes[key].line if key in self.nodes else self.node.line
-        return f"{self.source}, line {line}, {self.path}{'.' if self.path else ''}{key}"
+        return self._line(self.nodes.get(key, self.node), key)
 
     def bad(self, key: str, what: str, fix: str) -> RecipeError:
         """Return the error about a key."""
@@ -109,6 +108,39 @@ class Section:
             allowed = f"a number over {low:g}, at most {high:g}"
             raise self.bad(key, f"{key} is {short(node)}", f"allowed: {allowed}")
         return float(value)  # type: ignore[arg-type]
+
+    def amount(self, key: str, high: float, default: Any = REQUIRED) -> Any:
+        """Return a number from 0 to high."""
+        node = self._get(key, default)
+        if isinstance(node, Node) and type(node.value) in (int, float) and node.value == 0:
+            return 0.0
+        return self.number(key, 0, high, default)
+
+    def boolean(self, key: str, default: Any = REQUIRED) -> Any:
+        """Return true or false."""
+        node = self._get(key, default)
+        if not isinstance(node, Node):
+            return node
+        if not isinstance(node.value, bool):
+            raise self.bad(key, f"{key} is {short(node)}", "allowed: true or false")
+        return node.value
+
+    def texts(self, key: str) -> tuple[str, ...]:
+        """Return a list of different texts without white space around them; none if left out."""
+        found: list[str] = []
+        for node in self.items(key, default=()):
+            value = node.value
+            if not isinstance(value, str) or not value or value != value.strip():
+                fix = "expected: a text without white space around it; quote numbers"
+                raise RecipeError(f"{short(node)} is no entry of {key}", self._line(node, key), fix)
+            if value in found:
+                what = f"{value!r} stands twice in {key}"
+                raise RecipeError(what, self._line(node, key), "keep one of them")
+            found.append(value)
+        return tuple(found)
+
+    def _line(self, node: Node, key: str) -> str:
+        return f"{self.source}, line {node.line}, {self.path}{'.' if self.path else ''}{key}"
 
     def _get(self, key: str, default: Any) -> Any:
         """Return the key's node, or the default where it is left out or null."""
