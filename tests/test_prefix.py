@@ -1,5 +1,7 @@
 import asyncio
+import json
 from collections.abc import Callable
+from dataclasses import asdict
 
 import pytest
 
@@ -76,10 +78,151 @@ def test_bos_text_stays_where_the_endpoint_adds_none() -> None:
     assert prefix.stop == ("<end_of_turn>", "<start_of_turn>")
 
 
-def test_roles_that_are_words_stop_at_the_next_role() -> None:
+def test_roles_that_are_words_stop_at_either_word() -> None:
     prefix = derived(ScriptedTgi(template=vicuna))
 
-    assert (prefix.text, prefix.stop) == ("A chat. USER:\n", ("ASSISTANT:",))
+    assert (prefix.text, prefix.stop) == ("A chat. USER:\n", ("ASSISTANT:", "USER:"))
+
+
+TURNS = [("Why?", " Because. "), ("How?", "So.")]
+
+
+def test_prompts_of_later_turns_are_what_the_template_renders() -> None:
+    prefix = derived(ScriptedTgi())
+    said = [
+        {"role": role, "content": words}
+        for turn in TURNS
+        for role, words in zip(("user", "assistant"), turn, strict=True)
+    ]
+
+    assert prefix.ask_instruction() == prefix.text
+    assert prefix.ask_instruction(TURNS) + "Where?" + prefix.suffix == chatml(
+        [*said, {"role": "user", "content": "Where?"}]
+    )
+    assert prefix.ask_response("Where?", TURNS) == chatml(
+        [*said, {"role": "user", "content": "Where?"}]
+    )
+    assert prefix.ask_response("Where?", TURNS, "Be short.") == chatml(
+        [
+            {"role": "system", "content": "Be short."},
+            *said,
+            {"role": "user", "content": "Where?"},
+        ]
+    )
+
+
+def test_words_are_trimmed_where_the_template_trims_them() -> None:
+    prefix = derived(ScriptedTgi(template=llama3, bos="<|begin_of_text|>"))
+
+    assert prefix.trims == ("user", "system", "assistant")
+    assert prefix.ask_response(" Why? ", TURNS, " Short.\n") == (
+        "<|start_header_id|>system<|end_header_id|>\n\nShort.<|eot_id|>"
+        "<|start_header_id|>user<|end_header_id|>\n\nWhy?<|eot_id|>"
+        "<|start_header_id|>assistant<|end_header_id|>\n\nBecause.<|eot_id|>"
+        "<|start_header_id|>user<|end_header_id|>\n\nHow?<|eot_id|>"
+        "<|start_header_id|>assistant<|end_header_id|>\n\nSo.<|eot_id|>"
+        "<|start_header_id|>user<|end_header_id|>\n\nWhy?<|eot_id|>"
+        "<|start_header_id|>assistant<|end_header_id|>\n\n"
+    )
+
+
+def test_a_template_without_a_system_role_says_so_when_asked() -> None:
+    prefix = derived(ScriptedTgi(template=gemma))
+
+    assert prefix.system is None
+    with pytest.raises(PrefixError) as caught:
+        prefix.ask_instruction(system="Be short.")
+    assert caught.value.what == (
+        "this model's chat template has no place for a system prompt: it refuses that: "
+        "POST /chat_tokenize was refused: Template error: System role not supported"
+    )
+
+
+def mistral(messages: Messages) -> str:
+    system = messages[0]["content"] + "\n\n" if messages[0]["role"] == "system" else ""
+    said = messages[1:] if system else messages
+    text = "<s>"
+    for at, message in enumerate(said):
+        if message["role"] == "user":
+            text += f"[INST] {system if at == len(said) - 1 else ''}{message['content']} [/INST]"
+        else:
+            text += f" {message['content']}</s>"
+    return text
+
+
+def test_a_system_prompt_that_moves_to_the_last_turn_is_refused_over_several_turns() -> None:
+    prefix = derived(ScriptedTgi(template=mistral))
+
+    assert prefix.ask_instruction(system="Be short.") == "<s>[INST] Be short.\n\n"
+    assert prefix.ask_instruction(TURNS[1:]) == "<s>[INST] How? [/INST] So.</s>[INST] "
+    with pytest.raises(PrefixError) as caught:
+        prefix.ask_instruction(TURNS, "Be short.")
+    assert caught.value.what.endswith(
+        "a system prompt over several turns: "
+        "it moves or changes a system prompt when the conversation goes on"
+    )
+
+
+def single(messages: Messages) -> str:
+    if len(messages) > 1:
+        raise ValueError("one message only")
+    return chatml(messages)
+
+
+def test_a_template_of_one_turn_refuses_a_second() -> None:
+    prefix = derived(ScriptedTgi(template=single))
+
+    assert prefix.ask_response("Why?") == chatml([{"role": "user", "content": "Why?"}])
+    with pytest.raises(PrefixError) as caught:
+        prefix.ask_response("Why?", TURNS)
+    assert caught.value.what.endswith("Template error: one message only")
+
+
+def thinking(messages: Messages) -> str:
+    shown = [
+        {**m, "content": m["content"].split("</think>")[-1].lstrip("\n")}
+        if m["role"] == "assistant"
+        else m
+        for m in messages
+    ]
+    return chatml(shown) + "<think>\n"
+
+
+def test_thoughts_of_earlier_turns_are_left_out_where_the_template_leaves_them_out() -> None:
+    prefix = derived(ScriptedTgi(template=thinking))
+    turns = [("Why?", "hm\n</think>\n\nBecause.")]
+
+    assert (prefix.think, prefix.think_open) == (("<think>", "</think>"), True)
+    assert prefix.history == "trimmed"
+    assert prefix.suffix == "<|im_end|>\n<|im_start|>assistant\n<think>\n"
+    assert prefix.answer == (
+        "<|im_end|>\n<|im_start|>assistant\n",
+        "<|im_end|>\n<|im_start|>user\n",
+    )
+    assert prefix.ask_instruction(turns) == prefix.text + (
+        "Why?<|im_end|>\n<|im_start|>assistant\nBecause.<|im_end|>\n<|im_start|>user\n"
+    )
+
+
+def system_first(messages: Messages) -> str:
+    if messages[0]["role"] != "system":
+        raise ValueError("a system message comes first")
+    return chatml(messages)
+
+
+def test_a_template_that_wants_a_system_message_first_gets_an_empty_one() -> None:
+    prefix = derived(ScriptedTgi(template=system_first))
+
+    assert prefix.system_prompt == ""
+    assert prefix.text == "<|im_start|>system\n<|im_end|>\n<|im_start|>user\n"
+    assert prefix.ask_instruction(TURNS[1:]).endswith("So.<|im_end|>\n<|im_start|>user\n")
+
+
+@pytest.mark.parametrize("template", [chatml, llama3, gemma, mistral, thinking, single])
+def test_a_prefix_survives_json(template: Callable[[Messages], str]) -> None:
+    prefix = derived(ScriptedTgi(template=template))
+
+    assert Prefix.from_json(json.loads(json.dumps(asdict(prefix)))) == prefix
 
 
 def upper(messages: Messages) -> str:
@@ -144,13 +287,14 @@ def test_a_model_without_a_chat_template_is_refused() -> None:
     def none(messages: Messages) -> str:
         raise ValueError("no chat template")
 
-    with pytest.raises(EndpointError) as caught:
+    with pytest.raises(PrefixError) as caught:
         derived(ScriptedTgi(template=none))
 
-    assert caught.value.args[0] == (
+    assert caught.value.what == (
+        "the chat template takes no user message: "
         "POST /chat_tokenize was refused: Template error: no chat template"
     )
-    assert caught.value.fix == "serve a chat model whose template takes a user message"
+    assert caught.value.fix == "use a chat model whose template takes one"
 
 
 def proven(server: ScriptedTgi) -> None:

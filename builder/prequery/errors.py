@@ -3,6 +3,7 @@
 BuildError             something the user can act on: what happened, where, what to do
 ├── RecipeError        nothing was started
 ├── EndpointError      finished answers are kept; the same command resumes
+│   └── RefusalError   the endpoint will never answer this very request
 ├── AcceptanceError    too few rows pass; answers are kept
 ├── PrefixError        this model's chat template cannot be used as it is; nothing was started
 ├── JournalError       the journal is kept untouched
@@ -46,6 +47,10 @@ class RecipeError(BuildError):
 
 class EndpointError(BuildError):
     """The endpoint does not do what the build needs. Finished answers are in the journal."""
+
+
+class RefusalError(EndpointError):
+    """The endpoint refuses this very request for good; others it may answer."""
 
 
 class AcceptanceError(BuildError):

@@ -12,7 +12,7 @@ from typing import Any, ClassVar, Self, TypeVar
 import aiohttp
 import msgspec
 
-from prequery.errors import EndpointError
+from prequery.errors import EndpointError, RefusalError
 
 T = TypeVar("T")
 
@@ -130,7 +130,7 @@ class HttpEndpoint:
             raw = await self._insist(method, path, payload, where)
             return msgspec.json.decode(raw, type=kind)
         except RefusedError as refusal:
-            raise EndpointError(
+            raise RefusalError(
                 f"{method} {path} was refused: {refusal}",
                 f"{self.address}, {where}",
                 "serve a chat model whose template takes a user message",

@@ -1,0 +1,143 @@
+"""What a derivation gives: the pieces of a chat template, and prompts put together from them."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal, Self
+
+from prequery.errors import PrefixError
+
+Pair = tuple[str, str]
+Role = Literal["system", "user", "assistant"]
+Turns = Sequence[tuple[str, str]]
+"""Instruction and response of each turn so far, as they were written."""
+
+
+@dataclass(frozen=True)
+class Prefix:
+    """The pieces that a chat template puts around the words of a conversation.
+
+    Args:
+        text: Sent as the prompt of pass 1. Without the BOS text where the endpoint adds BOS.
+        suffix: From the end of the instruction to the first character of the response.
+        ids: What the endpoint makes of `text`.
+        system_prompt: What the template puts there by itself; null when it puts none, empty when
+            it takes no conversation without a system message.
+        stop: Strings at which a user's turn is over, should the model not know its own.
+        bos: One sentence on the beginning-of-sequence token.
+        system: Before and behind a system prompt of one's own; both together end where the user's
+            words begin, as `text` does. Null: see `refused`.
+        answer: In a finished turn, between the user's and the assistant's words, and between those
+            and the next user's words. The first may differ from `suffix`, as with thinking models.
+            Null: see `refused`.
+        think: Between what the model writes its thoughts, as `<think>` and `</think>`; null when
+            the template shows no such marks.
+        think_open: `suffix` has opened a block of thoughts: a response begins inside of it.
+        history: How the template shows thoughts in an earlier response: `whole`; `cut`, with what
+            follows the closing mark left as it is; or `trimmed`, cut and without white space
+            around it. `unknown`: such a response cannot be shown.
+        trims: Roles whose words the template shows without white space around them.
+        refused: Why there is no `system`, no `answer`, or no `system with turns`.
+    """
+
+    text: str
+    suffix: str
+    ids: tuple[int, ...]
+    system_prompt: str | None
+    stop: tuple[str, ...]
+    bos: str
+    system: Pair | None = None
+    answer: Pair | None = None
+    think: Pair | None = None
+    think_open: bool = False
+    history: Literal["whole", "cut", "trimmed", "unknown"] = "whole"
+    trims: tuple[Role, ...] = ()
+    refused: Mapping[str, str] = field(default_factory=dict)
+
+    @classmethod
+    def from_json(cls, noted: Mapping[str, Any]) -> Self:
+        """Return a prefix that was written down as JSON."""
+        lists = {key: tuple(value) for key, value in noted.items() if isinstance(value, list)}
+        return cls(**{**noted, **lists})
+
+    def begin(self, system: str | None = None) -> str:
+        """Return all that stands before the first words of a user.
+
+        Args:
+            system: System prompt of one's own, not empty; null takes the template's.
+
+        Raises:
+            PrefixError: The template has no place for a system prompt.
+        """
+        if system is None:
+            return self.text
+        if self.system is None:
+            raise _unable("a system prompt", self.refused.get("system"))
+        return self.system[0] + self._shown("system", system) + self.system[1]
+
+    def ask_instruction(
+        self, turns: Sequence[tuple[str, str]] = (), system: str | None = None
+    ) -> str:
+        """Return the prompt that makes the model write a user's words.
+
+        It is what the template renders for this conversation up to where those words would begin.
+
+        Args:
+            turns: Instruction and response of each turn so far, in order, as they were written:
+                white space and thoughts are taken off here where the template takes them off.
+            system: System prompt of one's own, not empty; null takes the template's.
+
+        Raises:
+            PrefixError: The template has no such form; the message says why.
+        """
+        prompt = self.begin(system)
+        if not turns:
+            return prompt
+        if self.answer is None:
+            raise _unable("a second user turn", self.refused.get("answer"))
+        if system is not None and "system with turns" in self.refused:
+            raise _unable("a system prompt over several turns", self.refused["system with turns"])
+        for instruction, response in turns:
+            prompt += self._shown("user", instruction) + self.answer[0]
+            prompt += self._shown("assistant", self._remembered(response)) + self.answer[1]
+        return prompt
+
+    def ask_response(
+        self,
+        instruction: str,
+        turns: Sequence[tuple[str, str]] = (),
+        system: str | None = None,
+    ) -> str:
+        """Return the prompt that makes the model answer an instruction.
+
+        It is what the template renders for this conversation with its generation prompt.
+
+        Args:
+            instruction: The user's last words.
+            turns: As of `ask_instruction`: the turns before.
+            system: As of `ask_instruction`.
+
+        Raises:
+            PrefixError: The template has no such form; the message says why.
+        """
+        prompt = self.ask_instruction(turns, system)
+        return prompt + self._shown("user", instruction) + self.suffix
+
+    def _shown(self, role: Role, words: str) -> str:
+        return words.strip() if role in self.trims else words
+
+    def _remembered(self, response: str) -> str:
+        """Return what the template shows later of a response that holds thoughts."""
+        if self.think is None or self.history == "whole" or self.think[1] not in response:
+            return response
+        if self.history == "unknown":
+            raise _unable("a response that holds thoughts", self.refused.get("thoughts"))
+        kept = response.rpartition(self.think[1])[2]
+        return kept.strip() if self.history == "trimmed" else kept
+
+
+def _unable(what: str, why: str | None) -> PrefixError:
+    return PrefixError(
+        f"this model's chat template has no place for {what}: {why or 'it was derived without'}",
+        "generator, the pieces of its chat template",
+        "leave it out of the recipe, or use another model",
+    )
