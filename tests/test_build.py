@@ -3,14 +3,13 @@
 import asyncio
 import hashlib
 import json
-import os
 import random
 import signal
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Self
 
@@ -188,62 +187,6 @@ def wait_for(server: ScriptedTgi, asked: int, process: "subprocess.Popen[str]") 
             return False
         time.sleep(0.005)
     return True
-
-
-def test_a_killed_build_asks_for_nothing_twice_and_writes_the_same_bytes(
-    recipe: Path, tmp_path: Path
-) -> None:
-    """Kill -9 at random moments, until one run gets through."""
-    with ScriptedTgi().serving() as server:
-        build(recipe, server, tmp_path / "whole")
-        os.environ["PREQUERY_HOME"] = str(tmp_path / "other")
-        server.asked.clear()
-        server.delay_s = 0.05
-        server.info["max_concurrent_requests"] = 3
-        chance, kills = random.Random(5), 0
-        while True:
-            with running(recipe, server, tmp_path / "killed") as process:
-                asked = server.asked.total() + chance.randrange(6, 20)
-                if not wait_for(server, asked, process):
-                    assert process.returncode == 0, process.communicate()[1]
-                    break
-                os.kill(process.pid, signal.SIGKILL)
-                kills += 1
-
-    assert kills >= 3
-    assert digests(tmp_path / "killed") == digests(tmp_path / "whole")
-    # Only what was in flight at a kill is asked again: three rows, and the four of each proof.
-    rows_asked = {k: n for k, n in server.asked.items() if '"max_new_tokens": 32' not in k}
-    assert sum(rows_asked.values()) - len(rows_asked) <= 3 * kills
-
-
-@pytest.mark.parametrize("builders", [2, 4])
-def test_several_builders_on_one_journal_write_the_same_bytes(
-    tmp_path: Path, builders: int
-) -> None:
-    """They share the work by leases; one of them is killed, and the others carry on."""
-    recipe = tmp_path / "scripted.yaml"
-    recipe.write_text(recipe_text(300))
-    with ScriptedTgi().serving() as server:
-        build(recipe, server, tmp_path / "whole")
-        os.environ["PREQUERY_HOME"] = str(tmp_path / "other")
-        server.asked.clear()
-        server.delay_s = 0.1
-        with ExitStack() as stack:
-            processes = [
-                stack.enter_context(running(recipe, server, tmp_path / f"out{number}"))
-                for number in range(builders)
-            ]
-            assert wait_for(server, 200, processes[0]), processes[0].communicate()[1]
-            processes[0].kill()
-            for process in processes[1:]:
-                _, said = process.communicate(timeout=60)
-                assert process.returncode == 0, said
-
-    for number in range(1, builders):
-        assert digests(tmp_path / f"out{number}") == digests(tmp_path / "whole")
-    rows_asked = {k: n for k, n in server.asked.items() if '"max_new_tokens": 32' not in k}
-    assert sum(rows_asked.values()) - len(rows_asked) <= 16 + 64
 
 
 class Watched:

@@ -1,0 +1,47 @@
+"""A real build in a process of its own that starts at once: its parent has imported everything."""
+
+import multiprocessing
+import os
+from multiprocessing.context import ForkServerProcess
+from pathlib import Path
+
+from prequery import Magpie, recipe
+from prequery.pipeline import Options
+from prequery.simulation import Machine
+from prequery.simulation.settings import MODEL, REVISION
+
+ROWS = 80
+SLOTS = 16
+MACHINES = (Machine(slots=SLOTS, token_s=0.0005, max_concurrent_requests=4 * SLOTS),) * 2
+TEXT = f"""
+name: killed
+version: 1.0.0
+rows: {ROWS}
+seed: 1
+generator: {{model: {MODEL}, revision: '{REVISION}'}}
+instructions: [{{temperature: 1.0, max_new_tokens: 256}}]
+responses: {{temperature: null, max_new_tokens: 1024}}
+columns: [length, likelihood, repetition]
+filters: [instruction_words > 3]
+endpoint: {{url: 'http://127.0.0.1', concurrency: {2 * SLOTS}}}
+"""
+
+# Every builder is forked from one process that has imported everything, and starts at once.
+processes = multiprocessing.get_context("forkserver")
+processes.set_forkserver_preload(["prequery.magpie", "prequery.simulation", "aiohttp"])
+
+
+def build(home: Path, urls: list[str], out: Path) -> None:
+    """Build in this process; its output is nobody's."""
+    with Path(os.devnull).open("w") as nowhere:
+        os.dup2(nowhere.fileno(), 2)
+    os.environ["PREQUERY_HOME"] = str(home)
+    options = Options(endpoints=tuple(urls), journal=home / "journal")
+    builder = Magpie(recipe.read(TEXT, "killed.yaml"), options=options)
+    builder.download_and_prepare(out, file_format="parquet")
+
+
+def start(home: Path, urls: list[str], out: Path) -> ForkServerProcess:
+    process = processes.Process(target=build, args=(home, urls, out))
+    process.start()
+    return process
