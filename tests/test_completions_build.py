@@ -14,6 +14,7 @@ import pytest
 from plain_http import get, post
 from prequery import Magpie
 from prequery.endpoint import Request
+from prequery.errors import EndpointError
 from prequery.fleet import Fleet
 from prequery.pipeline import Options
 from prequery.recipe import Sampling
@@ -98,6 +99,22 @@ def test_rows_hold_what_the_server_said(recipe: Path, tmp_path: Path) -> None:
     assert {row["instruction_finish_reason"] for row in rows} == {"eos_token"}
     assert all(0 < row["instruction_seed"] < 2**32 - 1 for row in rows)
     assert all(row["instruction_logprob_mean"] < 0 for row in rows)
+
+
+def test_the_protocol_that_the_recipe_names_is_the_one_that_is_spoken(
+    recipe: Path, tmp_path: Path
+) -> None:
+    text = recipe.read_text()
+
+    with simulate(settings()) as fleet:
+        named = f"endpoint: {{url: '{fleet.urls[0]}', protocol: %s}}\n"
+        recipe.write_text(text + named % "tgi")
+        with pytest.raises(EndpointError) as caught:
+            Magpie(recipe).download_and_prepare(tmp_path / "out", file_format="parquet")
+        recipe.write_text(text + named % "completions")
+        Magpie(recipe).download_and_prepare(tmp_path / "out", file_format="parquet")
+
+    assert caught.value.what == "this is no TGI endpoint: GET /info answered 404 (not found)"
 
 
 def test_an_endpoint_that_dies_is_left_and_taken_back() -> None:

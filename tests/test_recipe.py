@@ -123,6 +123,18 @@ def test_every_bundled_recipe_is_valid_and_bears_the_name_of_its_file() -> None:
             "export the token in a variable and write that variable's name here",
         ),
         (
+            {"endpoint": "{url: 'http://h', protocol: completion}"},
+            "protocol is 'completion'",
+            "r.yaml, line 10, endpoint.protocol",
+            "did you mean 'completions'? allowed: auto, tgi, completions",
+        ),
+        (
+            {"endpoint": "{url: local, protocol: completions}"},
+            "protocol is 'completions', but the embedded endpoint speaks TGI's",
+            "r.yaml, line 10, endpoint.protocol",
+            "remove protocol, or name the address of another endpoint in url",
+        ),
+        (
             {"max_attempts": "3"},
             "max_attempts is 3",
             "r.yaml, line 10, max_attempts",
@@ -195,6 +207,7 @@ def test_only_what_decides_an_answer_changes_the_fingerprint() -> None:
     for changed in (
         {"release": "{repo: a/b}"},
         {"endpoint": "http://h:1"},
+        {"endpoint": "{url: 'http://h:1', protocol: completions}"},
         {"max_attempts": "999"},
     ):
         assert fingerprints(**changed) == (base, built)

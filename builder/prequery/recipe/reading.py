@@ -334,13 +334,21 @@ def _endpoint(top: "Section") -> Endpoint:
             "token_env is not the name of an environment variable",
             "export the token in a variable and write that variable's name here",
         )
+    url = check_url(section.text("url"), section.place("url"))
+    protocol = section.text("protocol", choices=get_args(EndpointProtocol), default="auto")
+    if url == LOCAL and protocol == "completions":
+        raise section.bad(
+            "protocol",
+            "protocol is 'completions', but the embedded endpoint speaks TGI's",
+            "remove protocol, or name the address of another endpoint in url",
+        )
     return Endpoint(
-        check_url(section.text("url"), section.place("url")),
+        url,
         token_env,
         section.integer("concurrency", low=1, high=100_000, default=None),
         section.number("usd_per_million_prompt_tokens", low=0, high=1e6, default=0.0),
         section.number("usd_per_million_generated_tokens", low=0, high=1e6, default=0.0),
-        section.text("protocol", choices=get_args(EndpointProtocol), default="auto"),
+        protocol,
     )
 
 
