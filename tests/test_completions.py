@@ -239,6 +239,24 @@ def test_a_request_that_was_not_checked_before_is_not_sent_either() -> None:
     assert server.asked == []
 
 
+def test_a_grammar_is_sent_in_the_servers_words_or_refused() -> None:
+    request = replace(REQUEST, grammar="[A-Z][^#]*")
+
+    assert sent("vllm", request)["structured_outputs"] == {"regex": "[A-Z][^#]*"}
+    assert sent("sglang", request)["regex"] == "[A-Z][^#]*"
+    for kind in ("tgi", "other"):
+        assert "cannot be told grammar" in refusal(kind, request).what
+
+
+def test_a_grammar_that_is_ignored_stops_the_build() -> None:
+    server = ScriptedCompletions(say=lambda prompt, seed: "# Heading")
+
+    with pytest.raises(EndpointError) as caught:
+        ask(server, replace(REQUEST, grammar="[^#]+"))
+
+    assert caught.value.what == "vllm ignores the grammar that it was sent: '[^#]+'"
+
+
 def test_a_penalty_of_one_needs_no_word() -> None:
     sampling = replace(SAMPLED, repetition_penalty=1.0)
 

@@ -125,6 +125,16 @@ def test_a_prompt_that_is_too_long_is_refused_in_the_servers_words(url: str) -> 
     assert "exceeds the available context size (1024 tokens)" in answer.error
 
 
+def test_a_grammar_is_refused_rather_than_ignored(url: str) -> None:
+    async def work(fleet: Fleet) -> None:
+        fleet.check(Request(prompt="", sampling=SAMPLED, grammar="[^#]*"))
+
+    with pytest.raises(EndpointError) as caught:
+        run(url, work)
+
+    assert caught.value.what.startswith("llamacpp cannot be told grammar")
+
+
 def test_characters_of_several_tokens_arrive_whole(url: str) -> None:
     chat = "<|im_start|>user\nWrite emojis: 😀🧑‍🚀<|im_end|>\n<|im_start|>assistant\n"
     sampled = Sampling(temperature=0.8, max_new_tokens=30)

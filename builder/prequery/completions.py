@@ -5,6 +5,7 @@ instead of ask. What each server takes and says is in `dialects.py`.
 """
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -170,11 +171,19 @@ class CompletionsEndpoint(HttpEndpoint):
         body = encode({"model": self._name} | self._dialect.parameters(request))
         try:
             raw, _ = await self._once("POST", "/v1/completions", body, timeout_s)
-            return read_completion(raw, request, self._dialect)
+            answer = read_completion(raw, request, self._dialect)
         except RefusedError as refusal:
             return Answer(seed=self._dialect.seed(request), error=str(refusal))
         except (msgspec.DecodeError, ValueError, LookupError, TypeError):
             raise FaultError("a truncated or malformed answer") from None
+        grammar, ended = request.grammar, answer.finish_reason == "eos_token"
+        if grammar is not None and ended and not re.fullmatch(grammar, answer.text):
+            raise EndpointError(
+                f"{self._dialect.name} ignores the grammar that it was sent: {grammar!r}",
+                f"{self.address}, /v1/completions, answer {answer.text[:40]!r}",
+                "use a newer version of it, or remove heading from the recipe",
+            )
+        return answer
 
     async def _server(self, served: _Model, model_id: str | None) -> Info:
         """Find out what serves the model; see `_Model.owned_by`."""

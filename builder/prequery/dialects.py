@@ -163,17 +163,24 @@ class Vllm(Dialect):
 
     name = "vllm"
     sampling = Dialect.sampling | {"top_k", "repetition_penalty"}
+    asks = Dialect.asks | {"grammar"}
 
     def extra(self, request: Request) -> dict[str, Any]:
         """Send the prompt as it stands, with its own BOS, and show the control tokens.
 
         A stop string that is a control token is only found in a text that shows it.
         """
-        return _neutral(request.sampling) | {
-            "add_special_tokens": False,
-            "skip_special_tokens": False,
-            "spaces_between_special_tokens": False,
-        }
+        # Before 0.12 it was called guided_regex, and what is unknown there is left out in silence.
+        grammar = {"structured_outputs": {"regex": request.grammar}} if request.grammar else {}
+        return (
+            _neutral(request.sampling)
+            | grammar
+            | {
+                "add_special_tokens": False,
+                "skip_special_tokens": False,
+                "spaces_between_special_tokens": False,
+            }
+        )
 
     def tokenize(self, text: str) -> dict[str, Any]:
         """As `extra` sends it."""
@@ -193,6 +200,7 @@ class Sglang(Dialect):
 
     name = "sglang"
     sampling = Dialect.sampling | {"top_k", "repetition_penalty"}
+    asks = Dialect.asks | {"grammar"}
 
     heeds_seeds: bool | None = None
 
@@ -202,7 +210,8 @@ class Sglang(Dialect):
 
     def extra(self, request: Request) -> dict[str, Any]:
         """As vLLM's; it takes no `add_special_tokens`."""
-        return _neutral(request.sampling) | {"skip_special_tokens": False}
+        grammar = {"regex": request.grammar} if request.grammar else {}
+        return _neutral(request.sampling) | grammar | {"skip_special_tokens": False}
 
     def tokenize(self, text: str) -> dict[str, Any]:
         """As it reads a prompt: with the tokenizer's special tokens."""
