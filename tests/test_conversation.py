@@ -156,6 +156,18 @@ def test_a_failed_turn_ends_the_conversation_at_the_last_whole_pair(tmp_path: Pa
         assert row["turns"] == len(row["messages"]) // 2
 
 
+def test_nobody_goes_on_from_half_of_a_response(tmp_path: Path) -> None:
+    def verbose(prompt: str, seed: int | None) -> str | Json:
+        said = words(prompt, seed)
+        return said if prompt.endswith(USER) else generated(said, "length")
+
+    with ScriptedTgi(say=verbose).serving() as server:
+        built = build(tmp_path, server, changed={"turns": "2"})
+
+    assert built.lock["build"]["ended"] == {gates.CUT_OFF_RESPONSE: 20}
+    assert not any(body["inputs"].count(USER) > 1 for body in bodies(server))
+
+
 def test_a_user_who_repeats_an_earlier_turn_ends_the_conversation(tmp_path: Path) -> None:
     def parrot(prompt: str, seed: int | None) -> str:
         said = re.findall(r"user\n(.*?)<\|im_end\|>", prompt)
@@ -192,6 +204,8 @@ def test_a_hidden_steering_prompt_shapes_the_instruction_alone(tmp_path: Path) -
         assert row["instruction_temperature"] == 0.9
         assert roles(row) == "ua"
     assert {(row["system_prompt"], row["steering_item"]) for row in plain} == {(SYSTEM, None)}
+    card = (built.folder / "README.md").read_text()
+    assert "Not in every row: 1 of 2 settings steer the instruction" in card
 
 
 def test_a_released_steering_prompt_stands_in_messages_and_over_the_response(

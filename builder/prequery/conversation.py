@@ -168,6 +168,8 @@ class _Conversation:
     def go_on(self) -> Generator[Sequence[Ask], Sequence[Answer], str | None]:
         """Have the later turns. A failed one ends the conversation at the last whole pair."""
         while len(self.turns) < self.slot.turns:
+            if self.turns[-1].response.finish_reason == "length":
+                return gates.CUT_OFF_RESPONSE  # nobody goes on from half of a first response
             instruction, reason = yield from self.instruct()
             if reason is None and instruction.text.strip() in (said for said, _ in self.words):
                 reason = gates.REPEATED_TURN

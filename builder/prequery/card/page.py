@@ -214,6 +214,7 @@ def _text(recipe: Recipe, lock: Lock, facts: Facts) -> str:
             rejected=_rejected(recipe, lock),
             shown_chars=SHOWN_CHARS,
             shown_values=SHOWN_VALUES,
+            steered=sum(one.system != DEFAULT or bool(one.start) for one in recipe.instructions),
         )
     )
 
