@@ -12,6 +12,7 @@ Every state is opened with the real code. Run as a program for more states:
 `python tests/crash_simulator.py 20000`.
 """
 
+import errno
 import os
 import random
 import string
@@ -52,6 +53,7 @@ class Sync:
 class Names:
     """Names changed in one step: each now leads to this inode, or to nothing."""
 
+    step: str
     changes: tuple[tuple[Path, int | None], ...]
 
 
@@ -87,7 +89,7 @@ class NotingDisk(Disk):
         inode = len(self.paths)
         self.paths[inode] = path
         self._inodes[file] = inode
-        self._name({path: inode})
+        self._name("create", {path: inode})
         return file
 
     def write(self, file: int, data: bytes) -> None:
@@ -100,15 +102,15 @@ class NotingDisk(Disk):
 
     def link(self, old: Path, new: Path) -> None:
         super().link(old, new)
-        self._name({new: self._names[old]})
+        self._name("link", {new: self._names[old]})
 
     def rename(self, old: Path, new: Path) -> None:
         super().rename(old, new)
-        self._name({new: self._names[old], old: None})
+        self._name("rename", {new: self._names[old], old: None})
 
     def unlink(self, path: Path) -> None:
         super().unlink(path)
-        self._name({path: None})
+        self._name("unlink", {path: None})
 
     def sync_folder(self, folder: Path) -> None:
         super().sync_folder(folder)
@@ -118,13 +120,20 @@ class NotingDisk(Disk):
         """Return what a descriptor leads to."""
         return self._inodes[file]
 
-    def _name(self, changes: dict[Path, int | None]) -> None:
+    def _name(self, step: str, changes: dict[Path, int | None]) -> None:
         for path, inode in changes.items():
             if inode is None:
                 self._names.pop(path, None)
             else:
                 self._names[path] = inode
-        self.events.append(Names(tuple(changes.items())))
+        self.events.append(Names(step, tuple(changes.items())))
+
+
+class NoHardLinks(NotingDisk):
+    """A file system without hard links, as some that are mounted from elsewhere."""
+
+    def link(self, old: Path, new: Path) -> None:
+        raise PermissionError(errno.EPERM, "Operation not permitted")
 
 
 class LogsGoFirst(NotingDisk):
@@ -250,9 +259,9 @@ class State:
     promised: Mapping[Key, Answer]
 
 
-def draw(recording: Recording, chance: random.Random) -> State:
-    """Draw a moment, and a state that it may leave behind."""
-    events = recording.events[: chance.randrange(len(recording.events) + 1)]
+def draw(recording: Recording, moment: int, chance: random.Random) -> State:
+    """Draw a state that a moment, counted in events, may leave behind."""
+    events = recording.events[:moment]
     kept_ratio = chance.choice([0.0, 0.3, 0.7, 1.0])
     only_killed = chance.random() < 0.1
     written: dict[int, bytes] = {}
@@ -330,10 +339,12 @@ def recover(state: State, recording: Recording, folder: Path) -> str | None:
 
 
 def faults(recording: Recording, states: int, seed: int, folder: Path) -> Counter[str]:
-    """Draw states and count what is wrong with them."""
+    """Draw states and count what is wrong with them; enough states have every moment in them."""
     chance, found = random.Random(seed), Counter[str]()
+    moments = list(range(len(recording.events) + 1))
+    chance.shuffle(moments)
     for number in range(states):
-        state = draw(recording, chance)
+        state = draw(recording, moments[number % len(moments)], chance)
         if fault := recover(state, recording, folder / str(number)):
             found[fault] += 1
     return found

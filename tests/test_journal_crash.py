@@ -9,7 +9,9 @@ import crash_simulator
 from crash_simulator import (
     LogsAreNotSynced,
     LogsGoFirst,
+    Names,
     NewLogsAreNotNamed,
+    NoHardLinks,
     NotingDisk,
     SegmentsAreNotSynced,
     act,
@@ -21,13 +23,20 @@ from prequery.journal import Key, lines, wal
 STATES = 500
 
 
-def test_no_power_loss_brings_a_wrong_answer_or_takes_a_synced_one(tmp_path: Path) -> None:
-    recording = act(tmp_path / "journal", NotingDisk(), 1)
+@pytest.mark.parametrize(("disk", "naming"), [(NotingDisk, "link"), (NoHardLinks, "rename")])
+def test_no_power_loss_brings_a_wrong_answer_or_takes_a_synced_one(
+    tmp_path: Path, disk: type[NotingDisk], naming: str
+) -> None:
+    recording = act(tmp_path / "journal", disk(), 1)
 
-    kinds = {type(event).__name__ for event in recording.events}
+    steps = {
+        event.step if isinstance(event, Names) else type(event).__name__
+        for event in recording.events
+    }
     found = faults(recording, STATES, 1, tmp_path)
 
-    assert kinds == {"Names", "Promise", "Sync", "SyncFolder", "Write"}
+    assert len(recording.events) < STATES  # the power fails between any two of them
+    assert steps == {"create", naming, "unlink", "Promise", "Sync", "SyncFolder", "Write"}
     assert found == {}
 
 

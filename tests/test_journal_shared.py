@@ -1,5 +1,6 @@
 """Several builders on one journal, and builders that are killed."""
 
+import contextlib
 import multiprocessing
 import os
 import random
@@ -7,7 +8,10 @@ import resource
 import signal
 import subprocess
 import sys
+import tempfile
 import time
+from collections.abc import Iterator
+from multiprocessing.connection import Connection
 from pathlib import Path
 
 import pytest
@@ -19,6 +23,7 @@ from prequery.journal.leases import BLOCK_SLOTS, EXPIRES_S
 
 PRINT = "a" * 64
 SLOTS = 640
+NOBODY = 65534
 
 # A builder in a process of its own: every answer is printed once it counts. Others' answers show.
 BUILDER = """
@@ -264,11 +269,55 @@ def test_a_disk_that_fills_up_stops_the_builder_and_keeps_everything(
     assert kept == {slot: f"text {slot}" for slot in range(count)}
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
-def test_a_folder_that_cannot_be_written_is_named(tmp_path: Path) -> None:
-    tmp_path.chmod(0o500)
+def record_until_refused(folder: Path, said: "Connection[str]") -> None:
+    """Record and lose the permission on the way; as root nothing is refused, so be nobody."""
+    if os.geteuid() == 0:
+        os.setgroups([])
+        os.setgid(NOBODY)
+        os.setuid(NOBODY)
+    try:
+        with Journal(folder, PRINT, Limits(rows=50)) as journal:
+            for slot in range(SLOTS):
+                if slot == 120:
+                    folder.chmod(0o500)
+                journal.record(Key(slot, "instruction"), Answer(text=f"text {slot}"))
+                said.send(str(slot))
+    except JournalError as error:
+        said.send(error.what)
 
-    with pytest.raises(JournalError) as caught, Journal(tmp_path, PRINT) as journal:
-        journal.record(Key(0, "instruction"), Answer())
 
-    assert caught.value.what == "the journal cannot be used: Permission denied"
+@pytest.fixture
+def nobodys(tmp_path: Path) -> Iterator[Path]:
+    """A folder that nobody can reach, which pytest's own are not."""
+    with tempfile.TemporaryDirectory() as name:
+        Path(name).chmod(0o755)
+        folder = Path(name, "journal")
+        folder.mkdir()
+        if os.geteuid() == 0:
+            os.chown(folder, NOBODY, NOBODY)
+        yield folder
+
+
+@pytest.mark.parametrize(("mode", "kept"), [(0o700, 150), (0o500, 0)])
+def test_a_permission_that_is_missing_or_withdrawn_stops_the_builder_and_keeps_everything(
+    nobodys: Path, mode: int, kept: int
+) -> None:
+    """The log that is open can still be written; the next one cannot be created."""
+    nobodys.chmod(mode)
+    context = multiprocessing.get_context("spawn")
+    receiver, sender = context.Pipe(duplex=False)
+    builder = context.Process(target=record_until_refused, args=(nobodys, sender))
+    builder.start()
+    sender.close()
+    told = []
+    with contextlib.suppress(EOFError):
+        while True:
+            told.append(receiver.recv())
+    builder.join()
+    nobodys.chmod(0o700)
+
+    assert told == [
+        *map(str, range(kept)),
+        "the journal cannot be used: Permission denied",
+    ]
+    assert answered(nobodys) == {slot: f"text {slot}" for slot in range(kept)}
