@@ -59,6 +59,7 @@ def test_the_handshake_tells_what_is_served_and_what_is_not_known(url: str) -> N
 
     assert (info.model_id, info.model_sha, info.router) == (ALIAS, None, "llamacpp")
     assert (info.slots, info.max_total_tokens) == (2, 1024)
+    assert info.engine == "llama.cpp, Q4_1"
     assert info.max_concurrent_requests is None
 
 

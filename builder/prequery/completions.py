@@ -51,6 +51,7 @@ class _Props(msgspec.Struct):
 
     total_slots: int
     build_info: str | None = None
+    model_ftype: str | None = None
     default_generation_settings: _Defaults = msgspec.field(default_factory=_Defaults)
 
 
@@ -168,10 +169,10 @@ class CompletionsEndpoint(HttpEndpoint):
             EndpointError: It will not answer any request, or has no word for a part of this one.
         """
         self.check(request)
-        body = encode({"model": self._name} | self._dialect.parameters(request))
+        body = encode(self._dialect.parameters(request, self._name))
         try:
-            raw, _ = await self._once("POST", "/v1/completions", body, timeout_s)
-            answer = read_completion(raw, request, self._dialect)
+            raw, headers = await self._once("POST", "/v1/completions", body, timeout_s)
+            answer = read_completion(raw, request, self._dialect, headers.get("x-prompt-tokens"))
         except RefusedError as refusal:
             return Answer(seed=self._dialect.seed(request), error=str(refusal))
         except (msgspec.DecodeError, ValueError, LookupError, TypeError):
@@ -187,7 +188,7 @@ class CompletionsEndpoint(HttpEndpoint):
 
     async def _server(self, served: _Model, model_id: str | None) -> Info:
         """Find out what serves the model; see `_Model.owned_by`."""
-        version, slots, context = None, None, served.max_model_len
+        version, slots, context, engine = None, None, served.max_model_len, None
         match served.owned_by:
             case "vllm":
                 found = await self._own_page("/version")
@@ -202,6 +203,7 @@ class CompletionsEndpoint(HttpEndpoint):
                 context = props.default_generation_settings.n_ctx
                 self._dialect = dialects.LlamaCpp(context)
                 version, slots = props.build_info, props.total_slots
+                engine = props.model_ftype and f"llama.cpp, {props.model_ftype}"
             case owner if owner == served.id:
                 self._dialect = dialects.TgiCompletions()
             case _:
@@ -211,6 +213,7 @@ class CompletionsEndpoint(HttpEndpoint):
             max_total_tokens=context,
             version=version,
             router=self._dialect.name,
+            engine=engine,
             slots=slots,
         )
 
@@ -222,10 +225,18 @@ class CompletionsEndpoint(HttpEndpoint):
             return _Page()
 
 
-def read_completion(raw: bytes, request: Request, dialect: Dialect) -> Answer:
+def read_completion(
+    raw: bytes, request: Request, dialect: Dialect, prompt_tokens: str | None = None
+) -> Answer:
     """Read the body of a `/v1/completions` answer.
 
     The text is cut at the first stop string: some servers leave it in, some ignore `stop`.
+
+    Args:
+        raw: The body.
+        request: What was asked.
+        dialect: Of the server.
+        prompt_tokens: TGI's header, which is right where its body is not.
 
     Raises:
         FaultError: It was broken off.
@@ -240,7 +251,7 @@ def read_completion(raw: bytes, request: Request, dialect: Dialect) -> Answer:
         text=text[:cut],
         finish_reason=dialect.finish(completion) if cut is None else "stop_sequence",
         generated_tokens=completion.usage.completion_tokens,
-        prompt_tokens=completion.usage.prompt_tokens,
+        prompt_tokens=int(prompt_tokens) if prompt_tokens else completion.usage.prompt_tokens,
         seed=dialect.seed(request),
         logprob_sum=total,
         logprob_min=lowest,

@@ -111,10 +111,11 @@ class Dialect:
                         f"remove {one.name} from the recipe, or use a server that takes it",
                     )
 
-    def parameters(self, request: Request) -> dict[str, Any]:
-        """Return the fields of a request, the model's name apart."""
+    def parameters(self, request: Request, model: str) -> dict[str, Any]:
+        """Return the fields of a request to a model, by the name in `/v1/models`."""
         sampling = request.sampling
         sent = {
+            "model": model,
             "prompt": request.prompt,
             "max_tokens": sampling.max_new_tokens,
             "temperature": 0 if sampling.temperature is None else sampling.temperature,
@@ -280,15 +281,20 @@ class LlamaCpp(Dialect):
 
 @dataclass(frozen=True)
 class TgiCompletions(Dialect):
-    """TGI's own route of this kind, which gives no log-probabilities."""
+    """TGI's own route of this kind, which gives no log-probabilities.
+
+    It takes a model's name for that of an adapter, and counts in `usage` no prompt tokens but those
+    whose log-probabilities it has: `x-prompt-tokens` says how many there are.
+    """
 
     name = "text-generation-router"
     sampling = Dialect.sampling | {"repetition_penalty"}
 
-    def parameters(self, request: Request) -> dict[str, Any]:
-        """Leave out a `top_p` of 1, which TGI refuses, and `logprobs`, which it does not know."""
-        sent = super().parameters(request)
-        return {k: v for k, v in sent.items() if k != "logprobs" and (k, v) != ("top_p", 1)}
+    def parameters(self, request: Request, model: str) -> dict[str, Any]:
+        """Leave out a `top_p` of 1, which TGI refuses, and what it does not know."""
+        sent = super().parameters(request, model)
+        moot = {"model", "logprobs"} | ({"top_p"} if sent["top_p"] == 1 else set())
+        return {key: value for key, value in sent.items() if key not in moot}
 
     def extra(self, request: Request) -> dict[str, Any]:
         """Add the one field that it has beyond OpenAI's."""

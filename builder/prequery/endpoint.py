@@ -71,10 +71,10 @@ class Info(msgspec.Struct, frozen=True):
         model_sha: Commit of the model; only TGI tells.
         max_stop_sequences: TGI's own limit.
         router: What answers.
-        engine: Our embedded endpoint's own, as are `exact` and `weights_sha256`.
-        exact: One request at a time.
-        slots: Answers that are decoded at the same time: the embedded endpoint and llama.cpp tell.
-        weights_sha256: Of the whole file.
+        engine: What computes: the embedded endpoint tells, and llama.cpp how it is quantised.
+        exact: One request at a time; only the embedded endpoint tells.
+        slots: Answers that are decoded at the same time; TGI and vLLM do not tell.
+        weights_sha256: Of the whole file; only the embedded endpoint tells.
     """
 
     model_id: str
