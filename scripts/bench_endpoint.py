@@ -30,7 +30,7 @@ from prequery.fleet import Fleet
 from prequery.journal import Journal, Key
 from prequery.recipe import Sampling
 from prequery.simulation import Lengths, Machine, Settings, simulate
-from prequery.simulation.words import SYSTEM, USER
+from prequery.simulation.template import SYSTEM, USER
 
 IN_FLIGHT = 64
 HUB_SHARE = 10  # of the requests: one costs the Hub's client as much as ten cost us

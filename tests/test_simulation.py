@@ -14,12 +14,13 @@ import pytest
 import tgi_openapi
 from plain_http import Reply, generate, get, post
 from prequery.simulation import Faults, Lengths, Machine, Settings, SimulatedFleet, simulate
-from prequery.simulation.words import chat, tokens
+from prequery.simulation.template import ChatTemplate
 from tgi_openapi import check
 
 AT_ONCE = Machine(token_s=0)
-PREFIX = chat([{"role": "user", "content": "@"}]).partition("@")[0]
-REQUEST = chat([{"role": "user", "content": "Why is the sky blue?"}])
+CHATML = ChatTemplate(Settings())
+PREFIX = CHATML.render([{"role": "user", "content": "@"}]).partition("@")[0]
+REQUEST = CHATML.render([{"role": "user", "content": "Why is the sky blue?"}])
 
 
 def fleet_of(*machines: Machine, faults: Faults = Faults(), sigma: float = 0.8) -> Settings:  # noqa: B008
@@ -29,6 +30,14 @@ def fleet_of(*machines: Machine, faults: Faults = Faults(), sigma: float = 0.8) 
 def ask(url: str, seed: int = 1, prompt: str = PREFIX, most: int = 256) -> Reply:
     parameters = {"details": True, "do_sample": True, "seed": seed, "max_new_tokens": most}
     return post(f"{url}/generate", {"inputs": prompt, "parameters": parameters})
+
+
+HEADERS = """\
+{{ bos_token }}{% for message in messages %}
+{% if message.role == "system" %}{{ raise_exception("no system role here") }}{% endif %}
+<|role|>{{ message.role }}<|words|>{{ message.content }}<|over|>{% endfor %}
+{% if add_generation_prompt %}<|role|>assistant<|words|>{% endif %}
+"""
 
 
 def texts(settings: Settings) -> list[str]:
@@ -65,11 +74,11 @@ def test_the_details_agree_with_the_text_and_the_tokenizer() -> None:
 
     said = [token for token in details["tokens"] if not token["special"]]
     assert "".join(token["text"] for token in said) == whole.json["generated_text"]
-    again = tokens(whole.json["generated_text"])
+    again = CHATML.tokens(whole.json["generated_text"])
     assert [t["id"] for t in again] == [t["id"] for t in said]
     assert details["finish_reason"] == "eos_token"
     assert details["generated_tokens"] == len(details["tokens"]) == len(said) + 1
-    assert int(whole.headers["x-prompt-tokens"]) == len(tokens(REQUEST))
+    assert int(whole.headers["x-prompt-tokens"]) == len(CHATML.tokens(REQUEST))
     assert all(token["logprob"] <= 0 for token in details["tokens"])
     assert (short["finish_reason"], short["generated_tokens"], len(short["tokens"])) == (
         "length",
@@ -77,6 +86,33 @@ def test_the_details_agree_with_the_text_and_the_tokenizer() -> None:
         7,
     )
     assert whole.json["generated_text"].startswith(cut.json["generated_text"])
+
+
+def test_it_serves_the_template_and_the_tokenizer_that_it_is_given() -> None:
+    settings = Settings(machines=(AT_ONCE,), template=HEADERS, bos="<begin>")
+    question = {"role": "user", "content": "Why?"}
+    answer = {"role": "assistant", "content": "So."}
+    with simulate(settings) as fleet:
+        (url,) = fleet.urls
+        shown = post(f"{url}/chat_tokenize", {"messages": [question, answer, question]}).json
+        sent = post(f"{url}/tokenize", {"inputs": "<|role|>user<|words|>"}).json
+        asked = ask(url, prompt="<|role|>user<|words|>")
+        begun = ask(url, prompt="<|role|>user<|words|>How do")
+        answered = ask(url, prompt="<|role|>user<|words|>Why?<|over|><|role|>assistant<|words|>")
+        refused = post(f"{url}/chat_tokenize", {"messages": [{"role": "system", "content": "x"}]})
+
+    assert shown["templated_text"] == (
+        "<begin><|role|>user<|words|>Why?<|over|><|role|>assistant<|words|>So.<|over|>"
+        "<|role|>user<|words|>Why?<|over|><|role|>assistant<|words|>"
+    )
+    assert [token["text"] for token in shown["tokenize_response"]].count("<begin>") == 1
+    assert [token["text"] for token in sent] == ["<begin>", "<|role|>", "user", "<|words|>"]
+    assert int(asked.headers["x-prompt-tokens"]) == 4
+    assert asked.json["details"]["tokens"][-1]["text"] == "<|over|>"
+    ends = [reply.json["generated_text"][-1] for reply in (asked, begun, answered)]
+    assert ends == ["?", "?", "."]  # an instruction, one that was begun, and a response
+    assert refused.json["error"] == "Template error: no system role here"
+    assert refused.status == 422
 
 
 def test_an_answer_follows_from_seed_and_prompt_alone() -> None:

@@ -9,8 +9,8 @@ from typing import Any, NamedTuple, Protocol
 
 import msgspec
 
-from prequery.simulation import words
 from prequery.simulation.settings import Machine, Settings
+from prequery.simulation.template import ChatTemplate
 from prequery.simulation.words import Written
 
 DEFAULT_NEW_TOKENS = 100
@@ -50,6 +50,7 @@ class Speaks(Protocol):
 
         Raises:
             msgspec.DecodeError: The request is wrong.
+            jinja2.TemplateError: The chat template refuses the messages.
         """
 
     def token(self, text: str, logprob: float, special: bool) -> bytes:
@@ -62,10 +63,10 @@ class Speaks(Protocol):
         """Return the body of an error."""
 
 
-def speaking(settings: Settings, machine: Machine) -> Speaks:
+def speaking(settings: Settings, machine: Machine, template: ChatTemplate) -> Speaks:
     """Return the protocol that an endpoint of these settings speaks."""
     kind = Tgi if settings.protocol == "tgi" else LlamaCpp
-    return kind(settings, machine)
+    return kind(settings, machine, template)
 
 
 class _Parameters(msgspec.Struct):
@@ -96,6 +97,7 @@ class _Completion(msgspec.Struct):
 
 class _Content(msgspec.Struct):
     content: str
+    add_special: bool = False
     with_pieces: bool = False
 
 
@@ -112,9 +114,10 @@ class Tgi:
     invalid = 422
     failed = 424
 
-    def __init__(self, settings: Settings, machine: Machine) -> None:
+    def __init__(self, settings: Settings, machine: Machine, template: ChatTemplate) -> None:
         self.settings = settings
         self.machine = machine
+        self.template = template
 
     def route(self, method: bytes, path: bytes, body: bytes) -> bytes | Asked | None:
         """See `Speaks`."""
@@ -127,16 +130,17 @@ class Tgi:
             case b"GET", b"/info":
                 return _encode(self._info())
             case b"POST", b"/tokenize":
-                return _encode(words.tokens(_read_inputs(body).inputs))
+                return _encode(self.template.tokens(_read_inputs(body).inputs, special=True))
             case b"POST", b"/chat_tokenize":
-                text = words.chat(_read_chat(body).messages)
-                return _encode({"templated_text": text, "tokenize_response": words.tokens(text)})
+                text = self.template.render(_read_chat(body).messages)
+                tokens = self.template.tokens(text)
+                return _encode({"templated_text": text, "tokenize_response": tokens})
         return None
 
     def token(self, text: str, logprob: float, special: bool) -> bytes:
         """See `Speaks`."""
         flag = "true" if special else "false"
-        id_ = words.token_id(text)
+        id_ = self.template.token_id(text)
         return f'{{"id":{id_},"text":"{text}","logprob":{logprob:.7f},"special":{flag}}}'.encode()
 
     def answer(self, written: Written, asked: Asked, prompt_tokens: int) -> bytes:
@@ -184,9 +188,10 @@ class LlamaCpp:
     invalid = 400
     failed = 500
 
-    def __init__(self, settings: Settings, machine: Machine) -> None:
+    def __init__(self, settings: Settings, machine: Machine, template: ChatTemplate) -> None:
         self.settings = settings
         self.machine = machine
+        self.template = template
 
     def route(self, method: bytes, path: bytes, body: bytes) -> bytes | Asked | None:
         """See `Speaks`."""
@@ -206,10 +211,10 @@ class LlamaCpp:
                     }
                 )
             case b"POST", b"/apply-template":
-                return _encode({"prompt": words.chat(_read_chat(body).messages)})
+                return _encode({"prompt": self.template.render(_read_chat(body).messages)})
             case b"POST", b"/tokenize":
                 asked = _read_content(body)
-                found = words.tokens(asked.content)
+                found = self.template.tokens(asked.content, asked.add_special)
                 if asked.with_pieces:
                     pieces = [{"id": one["id"], "piece": one["text"]} for one in found]
                     return _encode({"tokens": pieces})
@@ -221,7 +226,7 @@ class LlamaCpp:
         shown = "" if special else text
         covered = ",".join(map(str, shown.encode()))
         return (
-            f'{{"id":{words.token_id(text)},"token":"{shown}","bytes":[{covered}],'
+            f'{{"id":{self.template.token_id(text)},"token":"{shown}","bytes":[{covered}],'
             f'"prob":{math.exp(logprob):.7f},"top_probs":[]}}'
         ).encode()
 

@@ -14,6 +14,7 @@ import msgspec
 
 from prequery.simulation.protocols import speaking
 from prequery.simulation.settings import Settings
+from prequery.simulation.template import ChatTemplate
 from prequery.simulation.wire import Connection, Endpoint
 from prequery.simulation.words import Writer
 
@@ -57,8 +58,12 @@ class _Listener:
 
 
 async def _serve(settings: Settings) -> None:
-    writer = Writer(settings.seed, speaking(settings, settings.machines[0]).token)
-    fleet = [_Listener(Endpoint(settings, machine, writer)) for machine in settings.machines]
+    template = ChatTemplate(settings)
+    token = speaking(settings, settings.machines[0], template).token
+    writer = Writer(settings.seed, token, template.end)
+    fleet = [
+        _Listener(Endpoint(settings, machine, template, writer)) for machine in settings.machines
+    ]
     for listener in fleet:
         await listener.open()
     stop = asyncio.Event()

@@ -106,6 +106,9 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         model_id: That is served.
         model_sha: As above; raw completions tell none.
         protocol: TGI's, or raw completions as llama.cpp's server speaks them.
+        template: Chat template that is served, as Jinja; null: ChatML.
+        bos: Token that the tokenizer puts in front of every prompt, and the template's
+            `bos_token`; empty: it has none.
     """
 
     machines: tuple[Machine, ...] = (Machine(),)
@@ -115,6 +118,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     model_id: str = MODEL
     model_sha: str = REVISION
     protocol: Literal["tgi", "completions"] = "tgi"
+    template: str | None = None
+    bos: str = ""
 
 
 class Counters(msgspec.Struct, kw_only=True):

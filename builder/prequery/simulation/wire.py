@@ -7,12 +7,14 @@ import asyncio
 from collections.abc import Callable
 from hashlib import blake2b
 
+import jinja2
 import msgspec
 
 from prequery.simulation import words
 from prequery.simulation.batch import Batch, Job
 from prequery.simulation.protocols import Asked, speaking
 from prequery.simulation.settings import Counters, Machine, Settings
+from prequery.simulation.template import ChatTemplate
 from prequery.simulation.words import Writer
 
 MAX_HEAD_BYTES = 1 << 16
@@ -35,14 +37,18 @@ class Endpoint:
     Args:
         settings: Of the fleet.
         machine: This endpoint.
-        writer: Shared by all.
+        template: Shared by all, as the writer is.
+        writer: Of its words.
     """
 
-    def __init__(self, settings: Settings, machine: Machine, writer: Writer) -> None:
+    def __init__(
+        self, settings: Settings, machine: Machine, template: ChatTemplate, writer: Writer
+    ) -> None:
         self.settings = settings
+        self.template = template
         self.machine = machine
         self.writer = writer
-        self.speaks = speaking(settings, machine)
+        self.speaks = speaking(settings, machine, template)
         self.counters = Counters(answered_again={}, faults={})
         self.batch = Batch(machine, self.counters)
         self.draining = False
@@ -156,6 +162,9 @@ class Connection(asyncio.Protocol):
             said = f"Input validation error: {error}"
             self._refuse(endpoint.speaks.invalid, said, "validation")
             return
+        except jinja2.TemplateError as error:
+            self._refuse(endpoint.speaks.invalid, f"Template error: {error}", "template_error")
+            return
         if found is None:
             self._refuse(404, "not found", "not_found")
         elif isinstance(found, bytes):
@@ -182,7 +191,7 @@ class Connection(asyncio.Protocol):
         if fault == "unhealthy":
             self._unhealthy()
             return
-        asking = asked.prompt.endswith(words.USER)
+        asking = endpoint.template.asks(asked.prompt)
         drawn = words.length(int.from_bytes(digest[8:16]), asking, endpoint.settings.lengths)
         service_s = endpoint.machine.service_s(min(drawn, asked.most))
 
@@ -207,7 +216,7 @@ class Connection(asyncio.Protocol):
             said = "Request failed during generation: Server error: simulated"
             self._refuse(endpoint.speaks.failed, said, "generation")
             return
-        draw, prompt = int.from_bytes(digest[16:24]), words.count(asked.prompt)
+        draw, prompt = int.from_bytes(digest[16:24]), endpoint.template.count(asked.prompt)
         written = endpoint.writer.write(draw, drawn, asked.most, asking)
         body = endpoint.speaks.answer(written, asked, prompt)
         if fault == "malformed":

@@ -7,23 +7,17 @@ cores with this server: 34 KB of JSON cost some ten microseconds.
 import math
 import random
 import re
-import zlib
 from collections.abc import Callable, Sequence
-from functools import lru_cache
 from statistics import NormalDist
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from prequery.simulation.settings import Lengths
 
-SYSTEM = "You are a helpful assistant."
-USER = "<|im_start|>user\n"
-END = "<|im_end|>"
-END_ID = 2
 SENTENCES = 1021
 """Of each kind. A prime: any stride visits all of them before one comes again."""
 
 _normal = NormalDist().inv_cdf
-_TOKEN = re.compile(r"<\|\w+\|>| ?\w+|\s|[^\w\s]")
+_TOKEN = re.compile(r" ?\w+|\s|[^\w\s]")
 
 
 def _split(text: str, at: str = " ") -> list[str]:
@@ -54,34 +48,6 @@ _ASKING = _split(
     "|",
 )
 _ANSWERING = _split("Sure|Certainly|In short|Yes|Of course|Well|Here it is|To begin", "|")
-
-
-def tokens(text: str) -> list[dict[str, Any]]:
-    """Split a text as the simulated tokenizer does: control tokens, words, the rest."""
-    return [
-        {"id": token_id(m[0]), "text": m[0], "start": m.start(), "stop": m.end()}
-        for m in _TOKEN.finditer(text)
-    ]
-
-
-@lru_cache(maxsize=256)  # of pass 1 all prompts are the same
-def count(text: str) -> int:
-    """Return how many tokens a text has."""
-    return len(_TOKEN.findall(text))
-
-
-def token_id(text: str) -> int:
-    """Return the id of a token."""
-    return END_ID if text == END else 3 + zlib.crc32(text.encode("utf-8", "replace")) % 130_000
-
-
-def chat(messages: Sequence[dict[str, str]]) -> str:
-    """Render a conversation in ChatML, with its default system prompt."""
-    given = list(messages)
-    if not given or given[0]["role"] != "system":
-        given = [{"role": "system", "content": SYSTEM}, *given]
-    turns = [f"<|im_start|>{m['role']}\n{m['content']}{END}\n" for m in given]
-    return "".join(turns) + "<|im_start|>assistant\n"
 
 
 Encode = Callable[[str, float, bool], bytes]
@@ -120,9 +86,10 @@ class Writer:
     Args:
         seed: Other seeds give other sentences.
         encode: How a token is written down.
+        end: Token at which a turn is over.
     """
 
-    def __init__(self, seed: int, encode: Encode) -> None:
+    def __init__(self, seed: int, encode: Encode, end: str) -> None:
         chance = random.Random(seed)
         self._more = [_Sentence(_sentence("", chance), chance, encode) for _ in range(SENTENCES)]
         self._first = {
@@ -136,8 +103,8 @@ class Writer:
             ],
         }
         self._ends = {
-            True: (encode("?", -0.2, False) + b"," + encode(END, -0.01, True), "?"),
-            False: (encode(".", -0.1, False) + b"," + encode(END, -0.01, True), "."),
+            True: (encode("?", -0.2, False) + b"," + encode(end, -0.01, True), "?"),
+            False: (encode(".", -0.1, False) + b"," + encode(end, -0.01, True), "."),
         }
 
     def write(self, draw: int, length: int, most: int, asking: bool) -> Written:

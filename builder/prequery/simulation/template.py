@@ -1,0 +1,133 @@
+"""The chat template that is served, and what follows from it: tokens, turns, and where they end."""
+
+import re
+import zlib
+from collections.abc import Sequence
+from functools import lru_cache
+from typing import Any
+
+import jinja2
+from jinja2.sandbox import ImmutableSandboxedEnvironment
+
+from prequery.simulation.settings import Settings
+
+SYSTEM = "You are a helpful assistant."
+CHATML = (
+    "{% if messages[0].role != 'system' %}<|im_start|>system\n" + SYSTEM + "<|im_end|>\n{% endif %}"
+    "{% for message in messages %}<|im_start|>{{ message.role }}\n{{ message.content }}<|im_end|>\n"
+    "{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)
+"""What is served where the settings name no template, with SmolLM2's way of a default."""
+USER = "<|im_start|>user\n"
+END = "<|im_end|>"
+END_ID = 2
+
+_CONTROL = re.compile(r"<[^<>\s]{1,60}>|\[/?[A-Z_]{2,30}\]")
+_PLAIN = r"<\|\w+\|>| ?\w+|\s|[^\w\s]"
+_SAID = ("First words", "Words between", "Last words")
+
+Message = dict[str, str]
+
+
+class ChatTemplate:
+    """A chat template and a tokenizer that fits it: its control tokens are single ones.
+
+    Nothing is known of the template but what it renders. A prompt asks for an instruction where
+    the header of a user's turn comes last in it, whatever follows that header.
+
+    Args:
+        settings: Its template and its BOS.
+
+    Raises:
+        jinja2.TemplateError: The template cannot be read, or does not take a user's message.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        self.bos = settings.bos
+        self._template = _environment().from_string(settings.template or CHATML)
+        first, answer, second = _SAID
+        alone = self.render([_message("user", first)])
+        before, _, behind = alone.partition(first)
+        again = [_message("user", first), _message("assistant", answer), _message("user", second)]
+        try:
+            talk = self.render(again)
+        except jinja2.TemplateError:
+            talk, answering, asking = alone, behind, before  # it takes one turn alone
+        else:
+            answering = talk.partition(first)[2].partition(answer)[0]
+            asking = talk.partition(answer)[2].partition(second)[0]
+        controls = _CONTROL.findall(alone + talk)
+        self.end = next(iter(_CONTROL.findall(asking) + _CONTROL.findall(behind)), END)
+        """Token at which a turn is over."""
+        self._asks = _header(before, asking).removeprefix(self.end).lstrip()
+        self._answers = _common_start(behind, answering)
+        tokens = {*controls, self.end, self.bos} - {""}
+        longest_first = sorted(map(re.escape, tokens), key=len, reverse=True)
+        self._token = re.compile("|".join([*longest_first, _PLAIN]))
+        self.count = lru_cache(maxsize=256)(self._count)  # of pass 1 all prompts are the same
+
+    def render(self, messages: Sequence[Message]) -> str:
+        """Return a conversation with the assistant's turn opened.
+
+        Raises:
+            jinja2.TemplateError: The template refuses it.
+        """
+        return self._template.render(
+            messages=messages, bos_token=self.bos, eos_token="", add_generation_prompt=True
+        )
+
+    def asks(self, prompt: str) -> bool:
+        """Tell whether a prompt is to be continued by a user's words."""
+        return prompt.endswith(self._asks) or prompt.rfind(self._asks) > prompt.rfind(self._answers)
+
+    def tokens(self, text: str, special: bool = False) -> list[dict[str, Any]]:
+        """Split a text as the simulated tokenizer does: control tokens, words, the rest.
+
+        Args:
+            text: To be split.
+            special: With the BOS that the tokenizer adds, if it does.
+        """
+        found = [
+            {"id": self.token_id(m[0]), "text": m[0], "start": m.start(), "stop": m.end()}
+            for m in self._token.finditer(text)
+        ]
+        if special and self.bos:
+            bos = {"id": self.token_id(self.bos), "text": self.bos, "start": 0, "stop": 0}
+            return [bos, *found]
+        return found
+
+    def token_id(self, text: str) -> int:
+        """Return the id of a token."""
+        if text == self.end:
+            return END_ID
+        return 3 + zlib.crc32(text.encode("utf-8", "replace")) % 130_000
+
+    def _count(self, prompt: str) -> int:
+        """Return how many tokens a prompt has, with the BOS that the tokenizer adds."""
+        return len(self._token.findall(prompt)) + bool(self.bos)
+
+
+def _environment() -> ImmutableSandboxedEnvironment:
+    made = ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True)
+
+    def raise_exception(message: str) -> None:
+        raise jinja2.TemplateError(message)
+
+    made.globals["raise_exception"] = raise_exception
+    return made
+
+
+def _message(role: str, content: str) -> Message:
+    return {"role": role, "content": content}
+
+
+def _header(first: str, later: str) -> str:
+    """Return what the first and a later turn of the user begin with, from a control token on."""
+    common = _common_start(first[::-1], later[::-1])[::-1]
+    control = _CONTROL.search(common)
+    return common[control.start() :] if control else common
+
+
+def _common_start(one: str, other: str) -> str:
+    length = next((i for i, (a, b) in enumerate(zip(one, other, strict=False)) if a != b), None)
+    return one[:length] if length is not None else min(one, other, key=len)
