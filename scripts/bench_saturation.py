@@ -1,7 +1,8 @@
 #!/usr/bin/env python3
 """Print how busy a build keeps its endpoints: scripts/bench_saturation.py [ROWS] [CASE...].
 
-Cases: 256, 1024 (slots of one endpoint), 4 (endpoints of different speed), 16 (equal ones).
+Cases: 256, 1024 (slots of one endpoint), 4 (endpoints of different speed), 16 (equal ones);
+queue (takes four times what it decodes at once, known and unknown), faults (mixed ones).
 
 A build runs whole, with gates, journal and cheap columns, against prequery's simulated fleet. In
 the same run a bare aiohttp loop asks for the same slots, a row's two requests one after the other,
@@ -27,12 +28,14 @@ import msgspec
 
 from prequery import gates, instructions, pipeline, recipe, responses, slots
 from prequery.endpoint import Answer, Request, read_answer
+from prequery.firsts import Firsts
 from prequery.fleet import Fleet
 from prequery.pipeline import Build, Options
 from prequery.prefix import Prefix, derive
 from prequery.recipe import Recipe
-from prequery.simulation import Counters, Machine, Settings, simulate
+from prequery.simulation import Counters, Faults, Machine, Settings, simulate
 from prequery.simulation.settings import MODEL, REVISION
+from prequery.transport import Patience
 
 TOKEN_S = 0.003
 CASES = {
@@ -44,6 +47,27 @@ CASES = {
     ),
     "16": (Machine(slots=32, token_s=TOKEN_S * 2),) * 16,
 }
+QUEUE = Machine(slots=64, token_s=TOKEN_S, max_concurrent_requests=256)
+QUEUES = {
+    "says that it takes 256": QUEUE,
+    "does not say": msgspec.structs.replace(QUEUE, tells_limit=False),
+}
+# A real token takes 20 ms or more, so waits are scaled as tokens are.
+PATIENCE = Patience(
+    first_wait_s=0.15, longest_wait_s=4.5, least_s=1.5, look_s=0.15, overloaded_s=60, request_s=90
+)
+NO_FAULTS = Faults()
+FAULTS = Faults(
+    overloaded=0.02,
+    unhealthy=0.01,
+    failed=0.002,
+    reset=0.01,
+    truncated=0.01,
+    malformed=0.002,
+    stall=0.001,
+    drip=0.002,
+    drip_s=0.5,
+)
 RECIPE = """
 name: saturation
 version: 1.0.0
@@ -57,7 +81,10 @@ columns: [length, likelihood, repetition]
 
 
 class Told:
-    """An observer that tells nobody."""
+    """An observer that notes when attempts are finished."""
+
+    def __init__(self) -> None:
+        self.finished_at: list[float] = []
 
     def said(self, text: str) -> None:
         """Show what went wrong; a clean run says nothing."""
@@ -67,7 +94,13 @@ class Told:
         """Tell nobody."""
 
     def attempted(self, attempt: object, reason: object) -> None:
-        """Tell nobody."""
+        """Note the time."""
+        self.finished_at.append(time.perf_counter())
+
+    def middle_s(self) -> float:
+        """Return the time between a tenth and nine tenths of the attempts: without the tail."""
+        at, count = self.finished_at, len(self.finished_at)
+        return at[count * 9 // 10] - at[count // 10]
 
 
 class Run(NamedTuple):
@@ -76,6 +109,7 @@ class Run(NamedTuple):
     Args:
         wall_s: From the first two requests at once to the last answer, on the server's clock.
         whole_s: With start, columns and Parquet.
+        middle_s: Between a tenth and nine tenths of the attempts; 0 where it is not measured.
         needed: Generated tokens of the attempts that count.
         asked: Generated tokens of all answers.
         cpu_s: Of the client.
@@ -84,6 +118,7 @@ class Run(NamedTuple):
 
     wall_s: float
     whole_s: float
+    middle_s: float
     needed: int
     asked: int
     cpu_s: float
@@ -99,14 +134,23 @@ def timed() -> Iterator[list[float]]:
     spent += [time.perf_counter() - wall, time.process_time() - cpu]
 
 
-def run_build(made: Recipe, machines: tuple[Machine, ...]) -> tuple[Run, Build]:
+def run_build(
+    made: Recipe, machines: tuple[Machine, ...], faults: Faults = NO_FAULTS
+) -> tuple[Run, Build]:
     """Build, and say what it took."""
-    with simulate(Settings(machines=machines)) as fleet, tempfile.TemporaryDirectory() as folder:
-        options = Options(endpoints=tuple(fleet.urls), journal=Path(folder, "journal"))
+    with (
+        simulate(Settings(machines=machines, faults=faults)) as fleet,
+        tempfile.TemporaryDirectory() as folder,
+    ):
+        options = Options(
+            endpoints=tuple(fleet.urls), journal=Path(folder, "journal"), patience=PATIENCE
+        )
+        told = Told()
         with timed() as spent:
-            built = pipeline.build(made, options, Told(), Path(folder, "work"))
+            built = pipeline.build(made, options, told, Path(folder, "work"))
         counters = fleet.counters()
-    return _run(counters, spent, built.selection.generated_tokens), built
+    run = _run(counters, spent, built.selection.generated_tokens)
+    return run._replace(middle_s=told.middle_s()), built
 
 
 def run_bare(made: Recipe, attempts: int, machines: tuple[Machine, ...]) -> tuple[Run, list[float]]:
@@ -117,6 +161,7 @@ def run_bare(made: Recipe, attempts: int, machines: tuple[Machine, ...]) -> tupl
             prefix = await derive(endpoint)
         service = [0.0] * attempts
         numbers = iter(range(attempts))
+        firsts = Firsts()
         connector = aiohttp.TCPConnector(limit=0)
         async with aiohttp.ClientSession(connector=connector) as session:
 
@@ -128,7 +173,7 @@ def run_bare(made: Recipe, attempts: int, machines: tuple[Machine, ...]) -> tupl
                         return read_answer(await response.read(), request, None)
 
                 for slot in numbers:
-                    service[slot] = await _row(made, prefix, slot, machine, ask)
+                    service[slot] = await _row(made, prefix, slot, machine, ask, firsts)
 
             await asyncio.gather(
                 *(
@@ -153,13 +198,15 @@ async def _row(
     slot: int,
     machine: Machine,
     ask: Callable[[Request], Awaitable[Answer]],
+    firsts: Firsts,
 ) -> float:
-    """Ask for a row's two answers; return how long a slot worked on them."""
+    """Ask for the answers that a build asks for; return how long a slot worked on them."""
     drawn = slots.draw(made, slot)
     first = await ask(instructions.request(made, prefix, drawn))
     spent = machine.service_s(first.generated_tokens)
-    if gates.instruction_reason(first, prefix.stop) is None:
-        words = first.text.strip()
+    words = first.text.strip()
+    is_first = firsts.note(words, slot) == slot
+    if is_first and gates.instruction_reason(first, prefix.stop) is None:
         second = await ask(responses.request(made, prefix, drawn, words))
         spent += machine.service_s(second.generated_tokens)
     return spent
@@ -169,7 +216,7 @@ def _run(counters: Sequence[Counters], spent: list[float], needed: int) -> Run:
     began = min(one.crowded_at for one in counters if one.crowded_at)
     wall_s = max(one.last_at for one in counters) - began
     asked = sum(one.generated_tokens for one in counters)
-    return Run(wall_s, spent[0], needed, asked, spent[1], counters)
+    return Run(wall_s, spent[0], 0.0, needed, asked, spent[1], counters)
 
 
 def schedule(service: Sequence[float], slots: int) -> float:
@@ -183,8 +230,7 @@ def schedule(service: Sequence[float], slots: int) -> float:
 def bench(rows: int, case: str) -> None:
     """Run one case and print it."""
     machines = CASES[case]
-    text = RECIPE.format(rows=rows, model=MODEL, revision=REVISION)
-    made = recipe.read(text, "scripts/bench_saturation.py")
+    made = _recipe(rows)
     run, built = run_build(made, machines)
     bare, service = run_bare(made, built.selection.attempts, machines)
     places = sum(machine.slots for machine in machines)
@@ -201,6 +247,58 @@ def bench(rows: int, case: str) -> None:
     print(
         " " + " ".join(f"{share:.2f}" for share in _fed(run.counters, machines)) + " |", flush=True
     )
+
+
+def bench_queue(rows: int) -> None:
+    """Print what the limit that finds itself brings, beside the best that could be set."""
+    print(f"\n{QUEUE.slots} slots behind a queue; {rows} rows\n")
+    print("| endpoint | limit set to | wall s | most in flight | tokens/s, of the best limit's |")
+    print("|---|---|---|---|---|")
+    best = 0.0
+    for name, machine, limit in (
+        ("says that it takes 256", QUEUE, QUEUE.slots + 6),
+        *((name, machine, None) for name, machine in QUEUES.items()),
+    ):
+        made = _recipe(rows, limit)
+        run, _ = run_build(made, (machine,))
+        (counters,) = run.counters
+        rate = counters.fed_busy_s / (counters.fed_until - counters.crowded_at)
+        best = best or rate
+        at_once = f"{limit or 'finds itself'}"
+        print(f"| {name} | {at_once} | {run.wall_s:.2f} | {counters.crowd} |", end="")
+        print(f" {rate / best:.3f} |", flush=True)
+
+
+def bench_faults(rows: int) -> None:
+    """Print a clean build and one through mixed faults."""
+    machines = CASES["256"]
+    print(f"\n{rows} rows on 256 slots, clean and through faults: {_named(FAULTS)}\n")
+    print("| build | wall s | of the clean rate | from 10 to 90 % of the attempts, s |", end="")
+    print(" of the clean rate | slot time not wasted by faults | tried again | 429 | CPU s |")
+    print("|---|---|---|---|---|---|---|---|---|")
+    clean: Run | None = None
+    for name, faults in (("clean", NO_FAULTS), ("faulty", FAULTS)):
+        run, _ = run_build(_recipe(rows), machines, faults)
+        (counters,) = run.counters
+        clean = clean or run
+        refused = counters.refused + counters.faults.get("overloaded", 0)
+        again = sum(counters.faults.values()) - refused - counters.faults.get("drip", 0)
+        print(f"| {name} | {run.wall_s:.2f} | {clean.wall_s / run.wall_s:.3f} |", end="")
+        print(f" {run.middle_s:.2f} | {clean.middle_s / run.middle_s:.3f} |", end="")
+        print(f" {counters.service_s / counters.busy_s:.3f} |", end="")
+        print(f" {again / counters.requests:.1%} | {refused / counters.requests:.1%} |", end="")
+        print(f" {run.cpu_s / rows * 1000:.2f} |", flush=True)
+
+
+def _named(faults: Faults) -> str:
+    return ", ".join(f"{kind} {rate:.1%}" for kind, rate in faults.rates().items() if rate)
+
+
+def _recipe(rows: int, limit: int | None = None) -> Recipe:
+    text = RECIPE.format(rows=rows, model=MODEL, revision=REVISION)
+    if limit:
+        text += f"endpoint: {{url: 'http://127.0.0.1', concurrency: {limit}}}\n"
+    return recipe.read(text, "scripts/bench_saturation.py")
 
 
 def _fed(counters: Sequence[Counters], machines: Sequence[Machine]) -> list[float]:
@@ -229,12 +327,19 @@ def main(rows: int, cases: Sequence[str]) -> None:
         "CPU s",
         "utilisation of each until the last request",
     )
-    print("| " + " | ".join(titles) + " |\n|" + "---|" * len(titles))
-    for case in cases:
+    fleets = [case for case in cases if case in CASES]
+    if fleets:
+        print("| " + " | ".join(titles) + " |\n|" + "---|" * len(titles))
+    for case in fleets:
         bench(rows, case)
+    if "queue" in cases:
+        bench_queue(rows // 2)
+    if "faults" in cases:
+        bench_faults(rows)
 
 
 if __name__ == "__main__":
     given = sys.argv[1:]
-    amount = int(given.pop(0)) if given and given[0] not in CASES else 4000
-    main(amount, given or list(CASES))
+    every = [*CASES, "queue", "faults"]
+    amount = int(given.pop(0)) if given and given[0] not in every else 4000
+    main(amount, given or every)

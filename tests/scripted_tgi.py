@@ -184,7 +184,14 @@ class ScriptedTgi:
             self.url = f"http://127.0.0.1:{runner.addresses[0][1]}"
             started.set()
             await stopping.wait()
+            # Connections that clients have just closed must end before aiohttp forgets them.
+            await asyncio.sleep(0.02)
             await runner.cleanup()
+            left = asyncio.all_tasks() - {asyncio.current_task()}
+            for task in left:  # of clients that went away while they were answered
+                task.cancel()
+            await asyncio.gather(*left, return_exceptions=True)
+            await asyncio.sleep(0)
 
         thread = threading.Thread(target=loop.run_until_complete, args=(run(),))
         thread.start()

@@ -18,7 +18,9 @@ from scripted_tgi import Json, ScriptedTgi, generated
 
 T = TypeVar("T")
 
-AT_ONCE = Patience(first_wait_s=0, longest_wait_s=0, overloaded_s=5, down_s=0.2, request_s=2)
+AT_ONCE = Patience(
+    first_wait_s=0, longest_wait_s=0, overloaded_s=5, down_s=0.2, request_s=2, look_s=0
+)
 SAMPLED = Sampling(temperature=1.0, max_new_tokens=9)
 ASKED = Request(prompt="<|im_start|>user\n", sampling=SAMPLED, seed=4, stop=("<|im_end|>",))
 

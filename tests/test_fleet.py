@@ -15,7 +15,9 @@ from prequery.recipe import Sampling
 from prequery.transport import Patience
 from scripted_tgi import Json, ScriptedTgi
 
-AT_ONCE = Patience(first_wait_s=0, longest_wait_s=0.05, overloaded_s=20, down_s=0.5, request_s=5)
+AT_ONCE = Patience(
+    first_wait_s=0, longest_wait_s=0.05, overloaded_s=20, down_s=0.5, request_s=5, look_s=0.05
+)
 
 
 def asked(seed: int) -> Request:

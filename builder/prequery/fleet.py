@@ -1,10 +1,9 @@
 """Several endpoints that serve one model, asked as one.
 
-Work flows to whoever has room, the faster ones first. Each member's limit follows what it can
-take: it falls on 429 and grows by one for every round of answers (AIMD), up to what `/info` says. A
-member that is gone is left at once, looked after every second, and taken back when it is healthy
+Work flows to whoever has room, the faster ones first; each member's limit follows what it can take.
+A member that is gone is left at once, looked after every second, and taken back when it is healthy
 and still serves the same model. Urgent requests, those of pass 2, go first, so that few rows are
-open at a time.
+open at a time. A request that waits to be sent again takes nobody's place.
 """
 
 import asyncio
@@ -12,125 +11,32 @@ import os
 import random
 import time
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field, replace
 from types import TracebackType
 from typing import Self
 
-from prequery.endpoint import Answer, Client, Info, Rendering, Request
+from prequery.endpoint import Answer, Info, Rendering, Request
 from prequery.errors import EndpointError
 from prequery.handshake import connect
+from prequery.limit import Limit
+from prequery.member import Member
 from prequery.recipe import EndpointProtocol
 from prequery.transport import FaultError, OverloadError, Patience
 
-PROBE_INTERVAL_S = 1.0
-PROBE_TIMEOUT_S = 5.0
-FAULTS_IN_A_ROW = 3
-"""So many faulty answers, and no good one between, and a member is looked after."""
-SLOWEST = 5.0
-"""A request may take so many times the slowest of the last answers."""
-LEAST_TIMEOUT_S = 30.0
-UNKNOWN_CEILING = 4096
-"""Requests that a member is given at most that does not say how many it takes."""
-AT_FIRST = 16
-"""Requests that such a member is given at first."""
+PROBE_TIMEOUT_S = 3.0
+LONGEST_ABSENCE_LOOKS = 8
+"""A member that is left again and again is looked at less and less often, down to this."""
+GENERATION_FAILED = "424"
+GENERATION_TRIES = 4
+"""One that fails can take its whole batch with it."""
 RETRY_RATIO = 0.1
 RETRIES_AT_FIRST = 20.0
-
-
-@dataclass
-class Member:
-    """One endpoint and what is known of it.
-
-    Args:
-        endpoint: The client.
-        ceiling: Requests that it says it takes.
-        limit: Requests that it is given now.
-        in_flight: Requests that it has.
-        healthy: Whether it is given any.
-        answered: Good answers so far.
-        overloaded: 429 so far.
-        faulty: Faulty answers so far.
-    """
-
-    endpoint: Client
-    ceiling: int
-    limit: float
-    in_flight: int = 0
-    healthy: bool = True
-    answered: int = 0
-    overloaded: int = 0
-    faulty: int = 0
-    _faults_in_a_row: int = 0
-    _latencies_s: deque[float] = field(default_factory=lambda: deque(maxlen=256))
-    _outcomes: deque[int] = field(default_factory=lambda: deque(maxlen=64))
-    _pace_s: float = 0.0
-    _last_cut: float = 0.0
-
-    @property
-    def room(self) -> float:
-        """Share of its limit that is free; 0 or less when it has enough."""
-        return (int(self.limit) - self.in_flight) / self.limit if self.healthy else 0.0
-
-    @property
-    def cost(self) -> float:
-        """How long a token takes here, more the fuller it is: to compare members that have room."""
-        return self._pace_s * (0.5 + self.in_flight / self.limit)
-
-    def timeout_s(self, longest_s: float) -> float:
-        """Return how long an answer may take, from those that came."""
-        if len(self._latencies_s) < 32:
-            return longest_s
-        return min(longest_s, max(LEAST_TIMEOUT_S, SLOWEST * max(self._latencies_s)))
-
-    def note_answer(self, latency_s: float, tokens: int, level: int) -> None:
-        """Grow the limit by one for every round of good answers.
-
-        Args:
-            latency_s: From sending to the answer.
-            tokens: Of the answer.
-            level: Requests in flight when it was sent, this one included.
-        """
-        self.answered += 1
-        self._faults_in_a_row = 0
-        self._latencies_s.append(latency_s)
-        self._outcomes.append(level)
-        pace_s = latency_s / max(tokens, 1)
-        self._pace_s = 0.95 * self._pace_s + 0.05 * pace_s if self._pace_s else pace_s
-        self.limit = min(self.ceiling, self.limit + 1 / self.limit)
-
-    def note_overload(self, sent_at: float, level: int) -> None:
-        """Lower the limit, once for all requests that were sent before the last time.
-
-        It halves where a tenth of the requests are refused. Where fewer are, it falls below the
-        level that was refused if nothing was answered at that level lately; if something was,
-        the refusal had another cause, and a limit that fell for it would never recover. It never
-        falls to nothing: an endpoint that others keep busy would be left idle by us.
-        """
-        self.overloaded += 1
-        self._outcomes.append(0)
-        if sent_at <= self._last_cut:
-            return
-        if self._outcomes.count(0) * 10 > len(self._outcomes):
-            self.limit = max(1.0, min(self.limit, level) / 2)
-        elif level > max(self._outcomes):
-            self.limit = max(1.0, (level - 1) * 0.9)
-        else:
-            return
-        self._last_cut = time.monotonic()
-
-    def note_fault(self, lost: bool) -> bool:
-        """Count a faulty answer; true when the member may be gone."""
-        self.faulty += 1
-        self._faults_in_a_row += 1
-        return self._faults_in_a_row >= FAULTS_IN_A_ROW or (lost and not self._latencies_s)
-
-    def back(self) -> None:
-        """Take it back, carefully."""
-        self.healthy = True
-        self._faults_in_a_row = 0
-        self.limit = max(1.0, self.limit / 2)
+MOST_RETRIES = 1000.0
+ASLEEP_RATIO = 0.25
+"""Requests that wait to be sent again make room for others, up to this share of the room."""
+NOTHING = "nothing"
 
 
 @dataclass
@@ -141,7 +47,7 @@ class Fleet:
         addresses: http(s)://host[:port][/path], without credentials; at least one.
         token: Bearer token for all of them.
         patience: How long faults are borne.
-        limit: Requests in flight altogether; null lets each take what it says it takes.
+        limit: Requests in flight altogether, at most; null lets the limits find themselves.
         say: Is told when a member is left and when it is back.
         protocol: That all of them speak.
         model: The one that is meant, where an endpoint serves several.
@@ -160,6 +66,7 @@ class Fleet:
     _patient: deque["asyncio.Future[Member]"] = field(default_factory=deque, repr=False)
     _caring: set["asyncio.Task[None]"] = field(default_factory=set, repr=False)
     _down_since: float | None = None
+    _asleep: int = 0
     _retries_left: float = RETRIES_AT_FIRST
     _hopeless: EndpointError | None = None
     _stack: AsyncExitStack = field(default_factory=AsyncExitStack, repr=False)
@@ -179,12 +86,11 @@ class Fleet:
                 info = await endpoint.info()
                 self._info = self._info or info
                 self._same_model(info, address)
-                ceiling = self._ceiling(info)
-                known = info.slots or info.max_concurrent_requests
-                self.members.append(Member(endpoint, ceiling, ceiling if known else AT_FIRST))
+                self.members.append(Member(endpoint, self._limit(info), self.patience))
         except BaseException:
             await self._stack.aclose()
             raise
+        self._start(self._watch())
         return self
 
     async def __aexit__(
@@ -206,8 +112,10 @@ class Fleet:
 
     @property
     def capacity(self) -> int:
-        """Requests that the healthy members take now; at least 1."""
-        return max(1, sum(int(member.limit) for member in self.members if member.healthy))
+        """Requests that the healthy members take now, and those that wait; at least 1."""
+        takes = sum(member.takes for member in self.members)
+        takes += min(self._asleep, int(takes * ASLEEP_RATIO))
+        return max(1, min(takes, self.limit or takes))
 
     async def info(self) -> Info:
         """Return what is served."""
@@ -240,16 +148,15 @@ class Fleet:
         Raises:
             EndpointError: No member works, or none takes requests, for longer than the patience.
         """
-        faults, waits, busy_since, said = 0, 0, None, ""
+        faults, waits, busy_since, failed, late = 0, 0, 0.0, 0, 0
         avoid: Member | None = None
+        self._retries_left = min(self._retries_left + RETRY_RATIO, MOST_RETRIES)
         while True:
             member = await self._place(urgent, where, avoid)
-            sent_at, level = time.monotonic(), member.in_flight
+            sent_at = time.monotonic()
             try:
-                timeout_s = member.timeout_s(self.patience.request_s)
-                answer = await member.endpoint.generate(request, timeout_s)
+                answer = await member.ask(request, 2**late)
             except OverloadError:
-                member.note_overload(sent_at, level)
                 busy_since = busy_since or sent_at
                 if sent_at - busy_since > self.patience.overloaded_s:
                     raise self._gave_up("429 to every try", busy_since, where) from None
@@ -257,9 +164,12 @@ class Fleet:
                 waits += 1
             except FaultError as fault:
                 faults, said = faults + 1, str(fault)
-                if member.note_fault(fault.lost):
+                failed += said == GENERATION_FAILED
+                # A request that came too late once gets twice the time.
+                late += fault.late
+                if member.may_be_gone(fault.lost):
                     self._leave(member, said)
-                if faults >= self.patience.tries:
+                if faults >= self.patience.tries or failed >= GENERATION_TRIES:
                     return Answer(seed=request.seed, error=said, failed=True)
                 # The first retry goes to somebody else at once, where there is somebody else.
                 elsewhere = faults == 1 and self._others_work(member)
@@ -267,15 +177,16 @@ class Fleet:
                 wait_s = 0.0 if elsewhere else self.patience.wait_s(faults - 1)
                 wait_s += self._retry_toll_s()
             else:
-                latency_s = time.monotonic() - sent_at
-                member.note_answer(latency_s, answer.generated_tokens, level)
                 self._down_since = None
-                self._retries_left = min(self._retries_left + RETRY_RATIO, 1000.0)
                 return answer
             finally:
                 member.in_flight -= 1
                 self._serve_waiting()
-            await asyncio.sleep(wait_s)
+            self._asleep += 1
+            try:
+                await asyncio.sleep(wait_s)
+            finally:
+                self._asleep -= 1
 
     async def _place(self, urgent: bool, where: str, avoid: Member | None) -> Member:
         """Wait for room, and take it."""
@@ -298,6 +209,8 @@ class Fleet:
 
     def _best(self, avoid: Member | None = None) -> Member | None:
         """Return the member with room where a request costs the least time."""
+        if self.limit and sum(one.in_flight for one in self.members) >= self.limit:
+            return None
         free = [one for one in self.members if one is not avoid and one.room > 0]
         if free:
             return min(free, key=lambda one: (one.cost, -one.room))
@@ -329,17 +242,40 @@ class Fleet:
         """Give a member nothing more until it is healthy again."""
         if not member.healthy:
             return
-        member.healthy = False
+        member.leave()
         self.say(f"{member.endpoint.address} is left: it answered {why}")
         if not any(other.healthy for other in self.members):
             self._down_since = self._down_since or time.monotonic()
-        task = asyncio.create_task(self._care(member))
+        self._start(self._care(member))
+
+    def _start(self, work: Coroutine[None, None, None]) -> None:
+        task = asyncio.create_task(work)
         self._caring.add(task)
         task.add_done_callback(self._caring.discard)
 
+    async def _watch(self) -> None:
+        """Look at the members now and then: what they have, and whether they still live."""
+        while True:
+            await asyncio.sleep(self.patience.look_s)
+            for member in self.members:
+                member.move_deadlines()
+            quiet = [one for one in self.members if one.healthy and one.is_quiet]
+            await asyncio.gather(*(self._look_at(member) for member in quiet))
+
+    async def _look_at(self, member: Member) -> None:
+        if await member.endpoint.is_healthy(PROBE_TIMEOUT_S):
+            return
+        if member.is_quiet:
+            self._leave(member, NOTHING)
+
     async def _care(self, member: Member) -> None:
         """Look after a member until it is back, or until all are down for too long."""
+        looks = 2 ** (member.absences - 1)
         while True:
+            if looks > 1:
+                # It seemed healthy, was taken back, and did not give a single answer.
+                await asyncio.sleep(min(looks, LONGEST_ABSENCE_LOOKS) * self._look_s)
+            looks = 1
             try:
                 if await member.endpoint.is_healthy(PROBE_TIMEOUT_S):
                     info = await member.endpoint.info()
@@ -349,14 +285,20 @@ class Fleet:
                 if not self._others_work(member):
                     self._give_up(error)
                     return
+            if member.is_gone:
+                member.give_up_open()
             since = self._down_since
             if since is not None and time.monotonic() - since > self.patience.down_s:
                 self._give_up(self._gave_up("nothing that can be used", since, "all endpoints"))
                 return
-            await asyncio.sleep(min(PROBE_INTERVAL_S, self.patience.longest_wait_s))
+            await asyncio.sleep(self._look_s)
         member.back()
         self.say(f"{member.endpoint.address} is back")
         self._serve_waiting()
+
+    @property
+    def _look_s(self) -> float:
+        return min(self.patience.look_s, self.patience.longest_wait_s)
 
     def _give_up(self, error: EndpointError) -> None:
         """End every request that waits."""
@@ -391,15 +333,19 @@ class Fleet:
                 "name servers of one kind: they add BOS, and fold seeds, each in its own way",
             )
 
-    def _ceiling(self, info: Info) -> int:
-        """Return how many requests keep a member busy.
+    def _limit(self, info: Info) -> Limit:
+        """Return how many requests a member is given.
 
-        Our own endpoint says how many slots it decodes at once; two more cover the way between
-        the passes. TGI says how many requests it takes before it answers 429. Others say nothing.
+        Some say how many answers they decode at once; a few more cover the way between two
+        requests. TGI says how many requests it takes before it answers 429; vLLM says nothing. A
+        user's limit is for all members together: whoever has room takes the next request.
         """
-        says = info.slots + 2 if info.slots else info.max_concurrent_requests or UNKNOWN_CEILING
-        share = self.limit and max(1, self.limit // len(self.addresses))
-        return min(says, share) if share else says
+        says = info.max_concurrent_requests
+        if info.slots:
+            says = info.slots + max(2, info.slots // 16)
+        if self.limit:
+            return Limit(min(says or self.limit, self.limit), adapts=False)
+        return Limit(says, adapts=not info.slots)
 
 
 def token_from(variable: str | None) -> str | None:

@@ -33,8 +33,10 @@ class Patience:
         overloaded_s: An endpoint that answers 429 for so long stops the build. A 429 is no
             faulty answer: TGI sends it, without Retry-After, when it has enough to do.
         down_s: No endpoint works for so long: the build stops.
-        request_s: A request without an answer after this time is a faulty one, unless measured
-            latencies say so earlier.
+        request_s: A request without an answer after this time is a faulty one, unless the
+            measured pace says so earlier.
+        least_s: The measured pace does not say so before this time.
+        look_s: Between two looks at an endpoint that is away, or has been quiet for as long.
     """
 
     tries: int = 6
@@ -43,6 +45,8 @@ class Patience:
     overloaded_s: float = 900.0
     down_s: float = 600.0
     request_s: float = 600.0
+    least_s: float = 10.0
+    look_s: float = 1.0
 
     def wait_s(self, waits: int) -> float:
         """Draw how long to wait after so many earlier waits."""
@@ -55,11 +59,13 @@ class FaultError(Exception):
     Args:
         said: What came, in a few words.
         lost: The connection was lost or never made: the endpoint may be gone.
+        late: Nothing was wrong but the time.
     """
 
-    def __init__(self, said: str, lost: bool = False) -> None:
+    def __init__(self, said: str, lost: bool = False, late: bool = False) -> None:
         super().__init__(said)
         self.lost = lost
+        self.late = late
 
 
 class OverloadError(Exception):
@@ -177,7 +183,7 @@ class HttpEndpoint:
             ) as response:
                 raw = await _bounded(response)
         except TimeoutError:
-            raise FaultError("nothing in time") from None
+            raise FaultError("nothing in time", late=True) from None
         except aiohttp.ClientError as error:
             raise FaultError(_in_words(error), lost=True) from None
         status = response.status

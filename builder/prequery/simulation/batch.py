@@ -51,6 +51,7 @@ class Batch:
         """Take a job; `done` is called when a slot has worked on it for so long."""
         job = Job(service_s, done)
         self._inside += 1
+        self.counters.crowd = max(self.counters.crowd, self._inside)
         now = self._add_up()
         self.counters.fed_busy_s, self.counters.fed_until = self.counters.busy_s, now
         if self._inside == 2 and not self.counters.crowded_at:
@@ -81,7 +82,8 @@ class Batch:
         job.started = True
         self._busy += 1
         self.counters.peak = max(self.counters.peak, self._busy)
-        job.timer = self._loop.call_later(job.service_s, self._finish, job)
+        service_s = job.service_s * (1 + self.machine.slowdown * (self._busy - 1))
+        job.timer = self._loop.call_later(service_s, self._finish, job)
 
     def _finish(self, job: Job) -> None:
         self._leave(job)

@@ -168,7 +168,7 @@ class Tgi:
             "model_id": self.settings.model_id,
             "model_sha": self.settings.model_sha,
             "model_pipeline_tag": "text-generation",
-            "max_concurrent_requests": self.machine.takes,
+            "max_concurrent_requests": self.machine.takes if self.machine.tells_limit else None,
             "max_best_of": 2,
             "max_stop_sequences": 4,
             "max_input_tokens": 32767,

@@ -69,8 +69,7 @@ KINDS = (
 class Machine(msgspec.Struct, frozen=True, kw_only=True):
     """One endpoint of the fleet.
 
-    A slot decodes one answer: `prefill_s`, then `token_s` for each token, however many other
-    slots are busy. A real server slows down a little as its batch grows.
+    A slot decodes one answer: `prefill_s`, then `token_s` for each token.
 
     Args:
         slots: Answers decoded at the same time; more requests wait in a queue.
@@ -78,12 +77,17 @@ class Machine(msgspec.Struct, frozen=True, kw_only=True):
         prefill_s: Seconds before the first token.
         max_concurrent_requests: Running and queued; more get 429. Null: as many as slots, or
             without end where completions are spoken: llama.cpp's server queues them all.
+        slowdown: Share of `token_s` by which a token takes longer for each answer that is decoded
+            when it starts. A real server slows down a little as its batch grows.
+        tells_limit: Over TGI's protocol: `/info` names `max_concurrent_requests`. vLLM never tells.
     """
 
     slots: int = 256
     token_s: float = 0.02
     prefill_s: float = 0.0
     max_concurrent_requests: int | None = None
+    slowdown: float = 0.0
+    tells_limit: bool = True
 
     @property
     def takes(self) -> int:
@@ -141,6 +145,7 @@ class Counters(msgspec.Struct, kw_only=True):
         fed_until: When the last request came.
         service_s: Slot seconds that the whole answers need.
         peak: Most slots that were busy at the same time.
+        crowd: Most requests that it had, decoded or queued, at the same time.
         first_at: When the first request came; 0 when none did.
         crowded_at: When two requests were first in work together: what comes before, one by one,
             is a build that looks at what it was given.
@@ -160,6 +165,7 @@ class Counters(msgspec.Struct, kw_only=True):
     fed_until: float = 0.0
     service_s: float = 0.0
     peak: int = 0
+    crowd: int = 0
     first_at: float = 0.0
     crowded_at: float = 0.0
     last_at: float = 0.0
