@@ -171,10 +171,10 @@ class Fleet:
                     self._leave(member, said)
                 if faults >= self.patience.tries or failed >= GENERATION_TRIES:
                     return Answer(seed=request.seed, error=said, failed=True)
-                # The first retry goes to somebody else at once, where there is somebody else.
-                elsewhere = faults == 1 and self._others_work(member)
-                avoid = member if elsewhere else None
-                wait_s = 0.0 if elsewhere else self.patience.wait_s(faults - 1)
+                # A retry goes to somebody else where there is somebody else, the first at once.
+                avoid = member if self._others_work(member) else None
+                at_once = avoid and faults == 1
+                wait_s = 0.0 if at_once else self.patience.wait_s(faults - 1)
                 wait_s += self._retry_toll_s()
             else:
                 self._down_since = None

@@ -62,7 +62,8 @@ async def _serve(settings: Settings) -> None:
     token = speaking(settings, settings.machines[0], template).token
     writer = Writer(settings.seed, token, template.end)
     fleet = [
-        _Listener(Endpoint(settings, machine, template, writer)) for machine in settings.machines
+        _Listener(Endpoint(settings, machine, template, writer, number))
+        for number, machine in enumerate(settings.machines)
     ]
     for listener in fleet:
         await listener.open()

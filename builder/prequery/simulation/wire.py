@@ -39,13 +39,20 @@ class Endpoint:
         machine: This endpoint.
         template: Shared by all, as the writer is.
         writer: Of its words.
+        number: In the fleet. A request meets other faults at another endpoint.
     """
 
     def __init__(
-        self, settings: Settings, machine: Machine, template: ChatTemplate, writer: Writer
+        self,
+        settings: Settings,
+        machine: Machine,
+        template: ChatTemplate,
+        writer: Writer,
+        number: int = 0,
     ) -> None:
         self.settings = settings
         self.template = template
+        self.number = number
         self.machine = machine
         self.writer = writer
         self.speaks = speaking(settings, machine, template)
@@ -75,7 +82,8 @@ class Endpoint:
         key = int.from_bytes(digest[:8])
         before = self._came.get(key, 0)
         self._came[key] = before + 1
-        again = blake2b(digest + before.to_bytes(4), digest_size=8).digest()
+        met = digest + before.to_bytes(4) + self.number.to_bytes(4)
+        again = blake2b(met, digest_size=8).digest()
         point = int.from_bytes(again) / 2**64
         for kind, rate in self._rates:
             point -= rate
