@@ -335,7 +335,7 @@ def probe(
     """Show the prefix of the served model, and whether it writes its own instructions."""
     from prequery import pipeline
     from prequery import probe as probing
-    from prequery.prefix import derive
+    from prequery.prefix import derive, prove
     from prequery.recipe import load
     from prequery.runner import run_async
 
@@ -344,8 +344,10 @@ def probe(
 
     async def run() -> None:
         async with pipeline.generator_fleet(loaded, options, say) as asked:
-            info, prefix = await asked.info(), await derive(asked)
+            info = await asked.info()
+            prefix = await derive(asked, loaded.generator, Path(loaded.source).parent)
             _show_prefix(info, prefix)
+            say(await prove(asked, prefix, loaded.instructions[0]))
             answers = await probing.sample(asked, prefix, loaded.instructions[0])
             for number, answer in enumerate(answers[:5], 1):
                 ended = "" if answer.finish_reason != "length" else " [cut off]"
@@ -361,13 +363,22 @@ def _show_prefix(info: Any, prefix: Any) -> None:
     facts.add_column()
     facts.add_column(overflow="fold")
     facts.add_row("model", Text(f"{info.model_id}@{info.model_sha}"))
+    digest = f", sha256 {prefix.template_sha256[:12]}" if prefix.template_sha256 else ""
+    facts.add_row("template", Text(prefix.source + digest))
     facts.add_row("prefix", Text(repr(prefix.text)))
     facts.add_row("token ids", Text(" ".join(map(str, prefix.ids))))
     facts.add_row("BOS", Text(prefix.bos))
     facts.add_row("system prompt", Text(repr(prefix.system_prompt)))
+    facts.add_row("around another", Text(_pair(prefix.system, prefix.refused.get("system"))))
     facts.add_row("suffix", Text(repr(prefix.suffix)))
+    facts.add_row("around a response", Text(_pair(prefix.answer, prefix.refused.get("answer"))))
+    facts.add_row("thoughts", Text(_pair(prefix.think, "no marks known")))
     facts.add_row("stop strings", Text(", ".join(map(repr, prefix.stop))))
     out.print(facts)
+
+
+def _pair(found: tuple[str, str] | None, why_none: str | None) -> str:
+    return f"{found[0]!r} ... {found[1]!r}" if found else f"none: {why_none}"
 
 
 @app.command()

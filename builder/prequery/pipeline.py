@@ -259,24 +259,27 @@ def price(recipe: Recipe) -> Price:
 
 async def meet(recipe: Recipe, models: Models) -> Voices:
     """See that the endpoints serve the recipe's models, and derive the prefixes from them."""
+    base = Path(recipe.source).parent
     asking = [instructions.kind(setting) for setting in recipe.instructions]
     answering = [Request(prompt="", sampling=recipe.responses)]
     if recipe.responder is None or models.responder is None:
-        both = await _voice(recipe.generator, models.generator, asking + answering)
+        both = await _voice(recipe.generator, models.generator, asking + answering, base)
         return Voices(both, both)
     return Voices(
-        await _voice(recipe.generator, models.generator, asking),
-        await _voice(recipe.responder, models.responder, answering),
+        await _voice(recipe.generator, models.generator, asking, base),
+        await _voice(recipe.responder, models.responder, answering, base),
     )
 
 
-async def _voice(model: Generator, endpoint: Asks, requests: Sequence[Request]) -> Voice:
+async def _voice(
+    model: Generator, endpoint: Asks, requests: Sequence[Request], base: Path
+) -> Voice:
     """Meet one model, and see that its endpoint can honour what will be asked of it."""
     info = await endpoint.info()
     check_model(info, model, endpoint.address)
     for request in requests:
         endpoint.check(request)
-    return Voice(info, await derive(endpoint))
+    return Voice(info, await derive(endpoint, model, base))
 
 
 def _made_with(recipe: Recipe, voices: Voices) -> dict[str, Any]:

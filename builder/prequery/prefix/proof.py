@@ -31,11 +31,15 @@ def check_model(info: Info, generator: Generator, address: str) -> None:
         )
 
 
-async def prove(endpoint: Asks, prefix: Prefix, sampling: Sampling) -> None:
+async def prove(endpoint: Asks, prefix: Prefix, sampling: Sampling) -> str:
     """Ask the endpoint four times, and see that it continues the prefix as it stands.
 
-    An endpoint that puts raw prompts into a chat template of its own makes the model greet
-    instead of ask, and counts more prompt tokens than were sent.
+    An endpoint that puts raw prompts into a chat template of its own counts more prompt tokens
+    than were sent, and makes the model greet instead of ask. The count tells for sure, in every
+    language; greetings are known in English only and are the sign where nothing is counted.
+
+    Returns:
+        What was proven, in one sentence.
 
     Raises:
         EndpointError: It does one of both.
@@ -54,13 +58,13 @@ async def prove(endpoint: Asks, prefix: Prefix, sampling: Sampling) -> None:
                 "lower max_new_tokens or correct the sampling of the recipe's instructions",
             )
         answers.append(answer)
-    counted = answers[0].prompt_tokens
+    counts = {answer.prompt_tokens for answer in answers if answer.prompt_tokens is not None}
+    sent = len(prefix.ids)
     greetings = sum(bool(_GREETING.search(answer.text)) for answer in answers)
-    wrapped = counted is not None and counted != len(prefix.ids)
-    if wrapped or greetings >= 2:
+    if counts - {sent} or greetings >= 2:
         why = (
-            f"it counts {counted} prompt tokens where {len(prefix.ids)} were sent"
-            if wrapped
+            f"it counts {max(counts - {sent})} prompt tokens where {sent} were sent"
+            if counts - {sent}
             else f"{greetings} of 4 answers greet, as {answers[0].text[:60]!r}"
         )
         raise EndpointError(
@@ -68,3 +72,9 @@ async def prove(endpoint: Asks, prefix: Prefix, sampling: Sampling) -> None:
             f"{endpoint.address}, /generate",
             "use an endpoint with raw completions; a greeting is no instruction",
         )
+    if counts:
+        return f"prompts go to the model as they are: the endpoint counts the {sent} tokens sent"
+    return (
+        "not known for sure whether prompts go to the model as they are: the endpoint counts no "
+        "prompt tokens; its answers do not greet in English"
+    )

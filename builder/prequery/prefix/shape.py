@@ -8,8 +8,6 @@ from prequery.errors import PrefixError
 
 Pair = tuple[str, str]
 Role = Literal["system", "user", "assistant"]
-Turns = Sequence[tuple[str, str]]
-"""Instruction and response of each turn so far, as they were written."""
 
 
 @dataclass(frozen=True)
@@ -37,6 +35,10 @@ class Prefix:
             around it. `unknown`: such a response cannot be shown.
         trims: Roles whose words the template shows without white space around them.
         refused: Why there is no `system`, no `answer`, or no `system with turns`.
+        joint: White space between `text` and the user's words that the tokenizer joins to the
+            first of them, as the space behind `[INST]`: the model writes it itself.
+        source: Where the template is from.
+        template_sha256: Of the template; null where only the endpoint has it.
     """
 
     text: str
@@ -52,6 +54,9 @@ class Prefix:
     history: Literal["whole", "cut", "trimmed", "unknown"] = "whole"
     trims: tuple[Role, ...] = ()
     refused: Mapping[str, str] = field(default_factory=dict)
+    joint: str = ""
+    source: str = "endpoint"
+    template_sha256: str | None = None
 
     @classmethod
     def from_json(cls, noted: Mapping[str, Any]) -> Self:
@@ -69,7 +74,7 @@ class Prefix:
             PrefixError: The template has no place for a system prompt.
         """
         if system is None:
-            return self.text
+            return self.text + self.joint
         if self.system is None:
             raise _unable("a system prompt", self.refused.get("system"))
         return self.system[0] + self._shown("system", system) + self.system[1]
@@ -79,7 +84,8 @@ class Prefix:
     ) -> str:
         """Return the prompt that makes the model write a user's words.
 
-        It is what the template renders for this conversation up to where those words would begin.
+        It is what the template renders for this conversation up to where those words would begin,
+        without `joint`.
 
         Args:
             turns: Instruction and response of each turn so far, in order, as they were written:
@@ -89,17 +95,7 @@ class Prefix:
         Raises:
             PrefixError: The template has no such form; the message says why.
         """
-        prompt = self.begin(system)
-        if not turns:
-            return prompt
-        if self.answer is None:
-            raise _unable("a second user turn", self.refused.get("answer"))
-        if system is not None and "system with turns" in self.refused:
-            raise _unable("a system prompt over several turns", self.refused["system with turns"])
-        for instruction, response in turns:
-            prompt += self._shown("user", instruction) + self.answer[0]
-            prompt += self._shown("assistant", self._remembered(response)) + self.answer[1]
-        return prompt
+        return self._conversation(turns, system).removesuffix(self.joint)
 
     def ask_response(
         self,
@@ -119,8 +115,21 @@ class Prefix:
         Raises:
             PrefixError: The template has no such form; the message says why.
         """
-        prompt = self.ask_instruction(turns, system)
+        prompt = self._conversation(turns, system)
         return prompt + self._shown("user", instruction) + self.suffix
+
+    def _conversation(self, turns: Sequence[tuple[str, str]], system: str | None) -> str:
+        prompt = self.begin(system)
+        if not turns:
+            return prompt
+        if self.answer is None:
+            raise _unable("a second user turn", self.refused.get("answer"))
+        if system is not None and "system with turns" in self.refused:
+            raise _unable("a system prompt over several turns", self.refused["system with turns"])
+        for instruction, response in turns:
+            prompt += self._shown("user", instruction) + self.answer[0]
+            prompt += self._shown("assistant", self._remembered(response)) + self.answer[1]
+        return prompt
 
     def _shown(self, role: Role, words: str) -> str:
         return words.strip() if role in self.trims else words

@@ -28,6 +28,19 @@ MARKS = (
 )
 """Marks of thoughts that are looked for where a template does not show its own."""
 
+REASONING: Messages = [
+    {"role": "user", "content": USER[0]},
+    # Templates differ in the name; each reads its own.
+    {
+        "role": "assistant",
+        "content": ASSISTANT[0],
+        "reasoning_content": THOUGHTS,
+        "thinking": THOUGHTS,
+        "reasoning": THOUGHTS,
+    },
+]
+"""A response whose thoughts stand apart from its words."""
+
 _CONTROL = re.compile(r"(?<!<)<[^<>\s]{1,60}>(?!>)|\[/?[A-Z_]{2,30}\]")
 _ROLE_WORD = re.compile(r"((?:#+ )?[^\s<>\[\]]{1,30}:)\s*$")
 
@@ -68,6 +81,29 @@ def conversations(marks: Sequence[Pair] = MARKS, lead: str | None = None) -> dic
         "padded system": _talk(_padded(SYSTEM[0]), one),
         "system with turns": _talk(SYSTEM[0], one, yes, two, no, three),
     } | {f"thoughts in {marked[0]}": _talk(lead, one, _thinking(marked), two) for marked in marks}
+
+
+def shown_marks(rendered: str | Refused, pieces: Prefix) -> Pair | None:
+    """Return the marks that a template puts around thoughts that a message carries apart.
+
+    Args:
+        rendered: Of `REASONING`, without generation prompt.
+        pieces: Of the same template.
+    """
+    begin = pieces.begin() + USER[0]
+    if isinstance(rendered, Refused) or not rendered.startswith(begin):
+        return None
+    before, found, behind = rendered.removeprefix(begin).partition(THOUGHTS)
+    closing, follows, _ = behind.partition(ASSISTANT[0])
+    if not found or not follows or not closing.strip():
+        return None
+    # What opens the assistant's turn is no mark of thoughts.
+    for header in ((pieces.answer or ("",))[0], pieces.suffix):
+        opening = before.removeprefix(header).strip()
+        if header and before.startswith(header) and opening:
+            return opening, closing.strip()
+    controls = control_tokens(before)
+    return (controls[-1], closing.strip()) if controls else None
 
 
 def split(

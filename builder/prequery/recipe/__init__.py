@@ -17,6 +17,7 @@ from prequery.recipe.parts import (
     Responder,
     Sampling,
     Setting,
+    Template,
 )
 from prequery.recipe.reading import bundled_names, check_url, find, load, read
 
@@ -33,6 +34,7 @@ __all__ = [
     "Responder",
     "Sampling",
     "Setting",
+    "Template",
     "bundled_names",
     "check_url",
     "find",

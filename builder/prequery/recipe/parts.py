@@ -22,18 +22,43 @@ Think = Literal["keep", "strip", "split"]
 
 
 @dataclass(frozen=True)
+class Template:
+    """Where a chat template is that the endpoint does not render; one of the first three.
+
+    Args:
+        tokenizer: Folder of tokenizer files; empty: the model's own, from the Hub.
+        gguf: GGUF file.
+        file: Jinja file.
+        bos_token: What it writes as `bos_token`; only for a file, which does not tell.
+        eos_token: The same of `eos_token`.
+    """
+
+    tokenizer: str | None = None
+    gguf: str | None = None
+    file: str | None = None
+    bos_token: str | None = None
+    eos_token: str | None = None
+
+
+@dataclass(frozen=True)
 class Generator:
     """The model that writes both texts.
 
     Args:
         model: Its id, as the endpoint's `/info` names it.
         revision: Full commit hash, 40 hexadecimal digits.
-        prefix: `auto`: derived from the served model's own chat template.
+        prefix: `auto`: derived from the model's own chat template.
+        template: Where that is; null: the endpoint renders it.
+        date: ISO date that the template writes as the date of the day.
+        thinking: Whether the template lets the model think; null: as it does by itself.
     """
 
     model: str
     revision: str
     prefix: str = "auto"
+    template: Template | None = None
+    date: str | None = None
+    thinking: bool | None = None
 
 
 @dataclass(frozen=True)

@@ -30,6 +30,7 @@ from prequery.recipe.parts import (
     Sampling,
     Setting,
     Steering,
+    Template,
     Think,
     column_dtypes,
 )
@@ -140,7 +141,15 @@ def read(text: str, source: str) -> Recipe:
     )
 
 
-def _generator(section: "Section") -> Generator:
+def _generator(section: Section) -> Generator:
+    template = _template(section)
+    for key in ("date", "thinking"):
+        if template is None and section.nodes.get(key) is not None:
+            raise section.bad(
+                key,
+                f"{key} is set, but the endpoint renders the template and cannot be told",
+                "name the template too, as template: tokenizer",
+            )
     return Generator(
         model=section.text("model"),
         revision=section.text(
@@ -149,7 +158,34 @@ def _generator(section: "Section") -> Generator:
             hint="the full commit hash, 40 hexadecimal digits; a branch or tag can move",
         ),
         prefix=section.text("prefix", choices=("auto",), default="auto"),
+        template=template,
+        date=section.date("date"),
+        thinking=section.boolean("thinking", default=None),
     )
+
+
+def _template(section: Section) -> Template | None:
+    node = section.nodes.get("template")
+    if node is None or node.value in (None, "endpoint"):
+        return None
+    if node.value == "tokenizer":
+        return Template(tokenizer="")
+    if not isinstance(node.value, dict):
+        raise section.bad(
+            "template",
+            f"template is {short(node)}",
+            "allowed: endpoint, tokenizer, {tokenizer: FOLDER}, {gguf: FILE}, {file: FILE}",
+        )
+    inner = section.child(node, "template", Template)
+    found = Template(**{key: inner.text(key, default=None) for key in inner.nodes})
+    places = [key for key in ("tokenizer", "gguf", "file") if getattr(found, key) is not None]
+    if len(places) != 1:
+        what = f"template names {len(places)} places, not one"
+        raise section.bad("template", what, "keep one of tokenizer, gguf and file")
+    if found.file is None and (found.bos_token or found.eos_token):
+        what = "bos_token and eos_token are those of a template file; this source tells its own"
+        raise section.bad("template", what, "remove them")
+    return found
 
 
 def _sampling(section: "Section") -> Sampling:

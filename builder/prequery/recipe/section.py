@@ -3,6 +3,7 @@
 import re
 from collections.abc import Sequence
 from dataclasses import fields
+from datetime import date
 from difflib import get_close_matches
 from typing import Any
 
@@ -124,6 +125,14 @@ class Section:
         if not isinstance(node.value, bool):
             raise self.bad(key, f"{key} is {short(node)}", "allowed: true or false")
         return node.value
+
+    def date(self, key: str) -> str | None:
+        """Return an ISO date as text; null where it is left out."""
+        found = self.text(key, default=None)
+        try:
+            return found and date.fromisoformat(found).isoformat()
+        except ValueError:
+            raise self.bad(key, f"{key} is {found!r}", "expected: a date as 2026-01-31") from None
 
     def texts(self, key: str) -> tuple[str, ...]:
         """Return a list of different texts without white space around them; none if left out."""
