@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from prequery.recipe import load
 from scripted_tgi import ScriptedTgi, recipe_text
 
 MAIN = [sys.executable, "-c", "from prequery.cli import main; main()"]
@@ -57,6 +58,18 @@ def test_a_second_build_says_that_it_reuses(recipe: Path, tmp_path: Path) -> Non
     assert server.asked.total() == asked
 
 
+def test_the_bundled_recipes_are_listed_and_shown_letter_by_letter(tmp_path: Path) -> None:
+    listed = run("recipe", "list", home=tmp_path)
+    shown = run("recipe", "show", "magpie-pro-1m", "--yaml", home=tmp_path)
+
+    (tmp_path / "mine.yaml").write_text(shown.stdout)
+    checked = run("recipe", "check", "mine.yaml", home=tmp_path)
+    assert (listed.returncode, listed.stderr) == (0, "")
+    assert "magpie-pro-1m" in listed.stdout
+    assert shown.stdout == load("magpie-pro-1m").text
+    assert checked.returncode == 0, checked.stderr
+
+
 def test_an_error_is_three_lines_and_an_exit_code(tmp_path: Path) -> None:
     done = run("recipe", "check", "nothing.yaml", home=tmp_path)
 
@@ -64,7 +77,7 @@ def test_an_error_is_three_lines_and_an_exit_code(tmp_path: Path) -> None:
     assert done.stderr == (
         "RecipeError: there is no recipe 'nothing.yaml'\n"
         "  where: the recipe's path, or the name of one that ships with prequery\n"
-        "  fix:   bundled recipes: smollm2-demo\n"
+        "  fix:   all of these: prequery recipe list\n"
     )
 
 

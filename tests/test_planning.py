@@ -140,10 +140,30 @@ def test_a_rehearsal_builds_and_says_what_it_would_take(recipe: Path, tmp_path: 
     assert re.fullmatch(r"cost 0\.0\d{3} USD 0\.\d{4} USD", lines[7])
     assert re.fullmatch(r"busy, tail included: \d+%, \d+%", lines[8])
     assert lines[-1] == (
-        "Simulated: the model, its words, lengths and speed. Real: everything else. The share of "
-        "attempts that pass is the real model's affair: ask it with `prequery plan`."
+        "Simulated: the model, its chat template (ChatML), words, lengths and speed. Real: "
+        "everything else, without filters on the language. The share of attempts that pass is the "
+        "real model's affair: ask it with `prequery plan`."
     )
     assert [path for path in tmp_path.rglob("*") if path.is_file()] == [recipe]
+
+
+def test_a_responder_is_rehearsed_on_a_fleet_of_its_own(recipe: Path, tmp_path: Path) -> None:
+    recipe.write_text(planned(120, responder=f"{{model: acme/other, revision: '{REVISION}'}}"))
+
+    done = run("rehearse", str(recipe), *REHEARSE, "--endpoints", "2", home=tmp_path)
+
+    assert done.returncode == 0, done.stderr
+    assert re.search(r"^busy, tail included: \d+%, \d+%, \d+%, \d+%$", done.stdout, re.MULTILINE)
+
+
+def test_a_rehearsal_leaves_out_filters_on_the_language(recipe: Path, tmp_path: Path) -> None:
+    chinese = "['language == \"zh\"', instruction_words > 8]"
+    recipe.write_text(planned(120, columns="[length, language]", filters=chinese))
+
+    done = run("rehearse", str(recipe), *REHEARSE, home=tmp_path)
+
+    assert done.returncode == 0, done.stderr
+    assert "attempts rejected: filter: instruction_words > 8" in done.stdout
 
 
 def test_a_rehearsal_says_which_faults_it_went_through(recipe: Path, tmp_path: Path) -> None:

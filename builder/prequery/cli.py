@@ -278,8 +278,9 @@ def rehearse(
         )
     out.print(
         Text(
-            "Simulated: the model, its words, lengths and speed. Real: everything else. The share "
-            "of attempts that pass is the real model's affair: ask it with `prequery plan`."
+            "Simulated: the model, its chat template (ChatML), words, lengths and speed. Real: "
+            "everything else, without filters on the language. The share of attempts that pass is "
+            "the real model's affair: ask it with `prequery plan`."
         ),
         soft_wrap=True,
     )
@@ -423,6 +424,22 @@ def columns() -> None:
     out.print(table)
 
 
+@recipes.command("list")
+def list_() -> None:
+    """List the bundled recipes: model, rows, and what each is."""
+    from prequery.recipe import bundled_names, load
+
+    table = Table(box=None, pad_edge=False)
+    for title in ("recipe", "model", "rows", "what"):
+        table.add_column(title, no_wrap=title == "recipe")
+    for name in bundled_names():
+        loaded = load(name)
+        told = loaded.text.splitlines()[0].removeprefix("# ")
+        model = loaded.generator.model
+        table.add_row(Text(name), Text(model), f"{loaded.rows:,}", Text(told))
+    out.print(table)
+
+
 @recipes.command()
 def check(recipe: RecipeArgument) -> None:
     """Check a recipe without asking anything."""
@@ -439,7 +456,12 @@ def check(recipe: RecipeArgument) -> None:
 
 
 @recipes.command()
-def show(recipe: RecipeArgument) -> None:
+def show(
+    recipe: RecipeArgument,
+    yaml: Annotated[
+        bool, typer.Option("--yaml", help="Its file, letter by letter: to keep and change.")
+    ] = False,
+) -> None:
     """Show a recipe with every default filled in, and what it is bound to."""
     import json
     from dataclasses import asdict
@@ -448,6 +470,9 @@ def show(recipe: RecipeArgument) -> None:
     from prequery.recipe import load
 
     loaded = load(recipe)
+    if yaml:
+        typer.echo(loaded.text, nl=False)
+        return
     held = lock.beside(loaded)
     shown = {
         "fingerprint": loaded.fingerprint,

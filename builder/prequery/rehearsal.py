@@ -4,6 +4,7 @@ import tempfile
 import time
 from collections import Counter
 from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -13,8 +14,10 @@ from prequery.magpie import Magpie, Shows
 from prequery.pipeline import Options, price
 from prequery.planning import Quantity
 from prequery.progress import Progress
-from prequery.recipe import Endpoint, Recipe
+from prequery.recipe import Endpoint, Generator, Recipe
 from prequery.simulation import Counters, Settings, simulate
+
+SPOKEN = frozenset({"language", "language_score"})
 
 
 @dataclass(frozen=True)
@@ -27,7 +30,7 @@ class Rehearsal:
         spent: What the fleet was asked for; times and prices as they would really be.
         whole: The same for all rows of the recipe.
         rejected: Reason to number of attempts.
-        counters: Of each endpoint.
+        counters: Of each endpoint, those of a responder last.
         utilisation: Of each endpoint: share of its slots' time in use.
         faults: Kind to how often it was played, with `refused` for want of room.
         cpu_ratio: Share of one core that the builder used while it asked. Near 1, the builder
@@ -55,7 +58,9 @@ def rehearse(
     """Build some rows of a recipe against a simulated fleet, in a temporary folder.
 
     Everything of a build is real but the model: its texts mean nothing, its lengths are those of
-    the settings, and its template is ChatML. So acceptance is not that of the real model.
+    the settings, its template is ChatML, and its language is English, so filters on the language
+    are left out. So acceptance is not that of the real model. A responder has a fleet of its own,
+    as large.
 
     Args:
         recipe: What will be built. Its endpoint is not asked, and its token is not read.
@@ -67,24 +72,31 @@ def rehearse(
     Raises:
         BuildError: As a build.
     """
-    served = _sped_up(settings, speed_up, recipe)
-    with tempfile.TemporaryDirectory() as name, simulate(served) as fleet:
-        folder = Path(name)
+    models = [recipe.generator, *([recipe.responder] if recipe.responder else [])]
+    served = [_sped_up(settings, speed_up, model) for model in models]
+    with ExitStack() as running:
+        folder = Path(running.enter_context(tempfile.TemporaryDirectory()))
+        fleets = [running.enter_context(simulate(one)) for one in served]
         short = replace(
             recipe,
             rows=min(rows, recipe.rows),
             endpoint=Endpoint(concurrency=recipe.endpoint.concurrency),
-            # The fleet serves one model, under the generator's name, and writes for both.
-            responder=None,
+            responder=recipe.responder and replace(recipe.responder, endpoint=Endpoint()),
+            filters=tuple(step for step in recipe.filters if not step.reads & SPOKEN),
             # A lock beside the recipe pins the real model's prefix; here is another template.
             source=str(folder / "recipe.yaml"),
         )
-        options = Options(endpoints=tuple(fleet.urls), journal=folder / "journal")
+        asked, *responding = [tuple(fleet.urls) for fleet in fleets]
+        options = Options(
+            endpoints=asked,
+            responder_endpoints=responding[0] if responding else (),
+            journal=folder / "journal",
+        )
         builder = Magpie(short, options=options, show=show)
         cpu = time.process_time()
         builder.download_and_prepare(folder / "out", file_format="parquet")
         cpu = time.process_time() - cpu
-        counters = fleet.counters()
+        counters = [one for fleet in fleets for one in fleet.counters()]
         build = builder.folder_lock()["build"]
     seconds = max(one.last_at for one in counters) - min(one.first_at for one in counters)
     prompt = sum(one.prompt_tokens for one in counters)
@@ -109,15 +121,15 @@ def rehearse(
         counters=counters,
         utilisation=[
             one.utilisation(machine.slots)
-            for one, machine in zip(counters, served.machines, strict=True)
+            for one, machine in zip(counters, settings.machines * len(fleets), strict=True)
         ],
         faults={kind: count for kind, count in sorted(faults.items()) if count},
         cpu_ratio=cpu / max(seconds, 1e-9),
     )
 
 
-def _sped_up(settings: Settings, speed_up: float, recipe: Recipe) -> Settings:
-    """Return a fleet that is so many times as fast and serves the recipe's model."""
+def _sped_up(settings: Settings, speed_up: float, model: Generator) -> Settings:
+    """Return a fleet that is so many times as fast and serves a model."""
     return msgspec.structs.replace(
         settings,
         machines=tuple(
@@ -128,6 +140,6 @@ def _sped_up(settings: Settings, speed_up: float, recipe: Recipe) -> Settings:
             )
             for machine in settings.machines
         ),
-        model_id=recipe.generator.model,
-        model_sha=recipe.generator.revision,
+        model_id=model.model,
+        model_sha=model.revision,
     )

@@ -84,13 +84,12 @@ def find(reference: str | Path) -> Traversable:
     named = bundled("configs") / f"{reference}.yaml"
     if re.fullmatch(_NAME, str(reference)) and named.is_file():
         return named
-    names = bundled_names()
-    close = get_close_matches(path.stem, names, 1)
-    hint = f"the closest is {close[0]!r}; " if close else ""
+    close = get_close_matches(path.stem, bundled_names(), 3, 0.5)
+    hint = f"did you mean {' or '.join(map(repr, close))}? " if close else ""
     raise RecipeError(
         f"there is no recipe {str(reference)!r}",
         "the recipe's path, or the name of one that ships with prequery",
-        f"{hint}bundled recipes: {', '.join(names)}",
+        f"{hint}all of these: prequery recipe list",
     )
 
 
