@@ -51,6 +51,14 @@ def reset(request: web.Request) -> web.StreamResponse:
     return web.Response()
 
 
+def short(request: web.Request) -> web.StreamResponse:
+    """End a body before the length that its head promised."""
+    assert request.transport is not None
+    request.transport.write(b"HTTP/1.1 200 OK\r\nContent-Length: 999\r\n\r\n{")
+    request.transport.close()
+    return web.Response()
+
+
 @pytest.fixture(scope="module")
 def well() -> Answer:
     """The answer of a server without faults."""
@@ -77,6 +85,7 @@ def test_an_answer_has_what_the_columns_need(well: Answer) -> None:
         status(200, "null"),
         status(200, '{"generated_text": 5, "details": {}}'),
         reset,
+        short,
     ],
 )
 def test_a_passing_fault_is_tried_again_with_the_same_seed(
@@ -109,6 +118,14 @@ def test_a_request_that_fails_every_try_is_a_failed_answer() -> None:
 
     assert ask(server) == Answer(seed=4, error="503", failed=True)
     assert list(server.asked.values()) == [6]
+
+
+def test_a_generation_that_fails_is_tried_again_three_times_only() -> None:
+    server = failing(99, status(424, '{"error":"Request failed during generation"}'))
+
+    answer = ask(server)
+
+    assert (answer.failed, list(server.asked.values())) == (True, [4])
 
 
 def test_an_endpoint_that_stays_down_ends_the_build_with_what_where_and_fix() -> None:
@@ -159,6 +176,22 @@ def test_an_endless_body_is_cut_off(well: Answer) -> None:
         try:
             while True:
                 await response.write(b" " * (1 << 20))
+        except ConnectionError:
+            return response
+
+    assert ask(ScriptedTgi(fault=fault)) == well
+
+
+def test_an_answer_that_drips_is_given_up_and_asked_for_again(well: Answer) -> None:
+    async def fault(request: web.Request, body: Json, before: int) -> web.StreamResponse | None:
+        if before:
+            return None
+        response = web.StreamResponse()
+        await response.prepare(request)
+        try:
+            while True:
+                await response.write(b" ")
+                await asyncio.sleep(0.05)
         except ConnectionError:
             return response
 

@@ -140,6 +140,109 @@ def test_an_explicit_limit_is_honoured() -> None:
     assert most == 3
 
 
+def test_an_explicit_limit_is_for_all_endpoints_together_and_exact() -> None:
+    busy = most = 0
+
+    async def fault(request: web.Request, body: Json, before: int) -> web.StreamResponse | None:
+        nonlocal most, busy
+        busy += 1
+        most = max(most, busy)
+        await asyncio.sleep(0.05)
+        busy -= 1
+        return None
+
+    async def work(fleet: Fleet) -> None:
+        assert fleet.capacity == 10
+        await asyncio.gather(*(fleet.generate(asked(seed), "x") for seed in range(1, 61)))
+        assert sum(member.answered > 0 for member in fleet.members) == 3
+
+    run([ScriptedTgi(fault=fault) for _ in range(3)], work, limit=10)
+
+    assert most == 10
+
+
+def test_a_request_that_waits_to_be_sent_again_makes_room_for_another() -> None:
+    async def fault(request: web.Request, body: Json, before: int) -> web.StreamResponse | None:
+        chosen = body["parameters"]["seed"] <= 2 and not before
+        return web.Response(status=503) if chosen else None
+
+    async def work(fleet: Fleet) -> None:
+        waiting = [asyncio.create_task(fleet.generate(asked(seed), "x")) for seed in (1, 2)]
+        while fleet.capacity < 18:
+            await asyncio.sleep(0.01)
+        assert fleet.members[0].in_flight == 0
+        assert all(answer.text for answer in await asyncio.gather(*waiting))
+        assert fleet.capacity == 16
+
+    patience = Patience(first_wait_s=2, longest_wait_s=2, look_s=0.05)
+    run([ScriptedTgi(fault=fault)], work, patience)
+
+
+def test_a_stalled_connection_is_given_up_in_the_time_that_its_tokens_would_take() -> None:
+    stalled: list[int] = []
+
+    async def fault(request: web.Request, body: Json, before: int) -> web.StreamResponse | None:
+        if body["parameters"]["seed"] == 60 and not before:
+            stalled.append(1)
+            await asyncio.sleep(60)
+        return None
+
+    async def work(fleet: Fleet) -> None:
+        started = time.monotonic()
+        assert all(answer.text for answer in await keep_full(fleet, 100))
+        assert time.monotonic() - started < 15  # of request_s, 600
+
+    patience = Patience(first_wait_s=0, longest_wait_s=0.05, least_s=0.5, look_s=0.1)
+    fleet, said = run([ScriptedTgi(fault=fault, delay_s=0.02)], work, patience)
+
+    assert (stalled, fleet.members[0].faulty) == ([1], 1)
+    assert said == []
+
+
+def test_a_member_that_says_nothing_any_more_is_left_and_its_requests_go_elsewhere() -> None:
+    silent = ScriptedTgi(delay_s=0.01)
+    gone = False
+
+    async def fault(request: web.Request, body: Json, before: int) -> web.StreamResponse | None:
+        if gone:
+            await asyncio.sleep(60)
+        return None
+
+    silent.fault = fault
+
+    async def work(fleet: Fleet) -> None:
+        nonlocal gone
+        await keep_full(fleet, 60)
+        gone, silent.healthy = True, False
+        started = time.monotonic()
+        assert all(answer.text for answer in await keep_full(fleet, 200))
+        # Neither request_s nor least_s has passed.
+        assert time.monotonic() - started < 15
+        assert not fleet.members[0].healthy
+
+    patience = Patience(first_wait_s=0, longest_wait_s=0.05, least_s=100, look_s=0.1)
+    _, said = run([silent, ScriptedTgi(delay_s=0.01)], work, patience)
+
+    assert said == [f"{silent.url} is left: it answered nothing"]
+
+
+def test_faults_that_come_together_cost_a_healthy_member_nothing() -> None:
+    async def fault(request: web.Request, body: Json, before: int) -> web.StreamResponse | None:
+        await asyncio.sleep(0.02)
+        # A generation that fails takes its whole batch with it.
+        chosen = 40 < body["parameters"]["seed"] <= 56 and not before
+        return web.Response(status=424) if chosen else None
+
+    async def work(fleet: Fleet) -> None:
+        assert all(answer.text for answer in await keep_full(fleet, 200))
+        assert fleet.capacity == 16
+
+    patience = Patience(first_wait_s=0.01, longest_wait_s=0.05)
+    _, said = run([ScriptedTgi(fault=fault)], work, patience)
+
+    assert said == []
+
+
 async def _discard(work: Awaitable[object]) -> None:
     await work
 

@@ -26,6 +26,7 @@ from prequery.recipe import EndpointProtocol
 from prequery.transport import FaultError, OverloadError, Patience
 
 PROBE_TIMEOUT_S = 3.0
+LEAST_LOOK_S = 0.01
 LONGEST_ABSENCE_LOOKS = 8
 """A member that is left again and again is looked at less and less often, down to this."""
 GENERATION_FAILED = "424"
@@ -164,7 +165,7 @@ class Fleet:
                 waits += 1
             except FaultError as fault:
                 faults, said = faults + 1, str(fault)
-                failed += said == GENERATION_FAILED
+                failed += said.startswith(GENERATION_FAILED)
                 # A request that came too late once gets twice the time.
                 late += fault.late
                 if member.may_be_gone(fault.lost):
@@ -256,7 +257,7 @@ class Fleet:
     async def _watch(self) -> None:
         """Look at the members now and then: what they have, and whether they still live."""
         while True:
-            await asyncio.sleep(self.patience.look_s)
+            await asyncio.sleep(max(self.patience.look_s, LEAST_LOOK_S))
             for member in self.members:
                 member.move_deadlines()
             quiet = [one for one in self.members if one.healthy and one.is_quiet]
