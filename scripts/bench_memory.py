@@ -32,7 +32,7 @@ import pyarrow.parquet as pq
 from prequery import Magpie, gates, instructions, recipe, responses, slots
 from prequery.endpoint import Answer, Request, read_answer
 from prequery.fleet import Fleet
-from prequery.pipeline import Options
+from prequery.options import Options
 from prequery.prefix import derive
 from prequery.recipe import Recipe
 from prequery.simulation import Machine, Settings, simulate

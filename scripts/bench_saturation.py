@@ -30,7 +30,8 @@ from prequery import gates, instructions, pipeline, recipe, responses, slots
 from prequery.endpoint import Answer, Request, read_answer
 from prequery.firsts import Firsts
 from prequery.fleet import Fleet
-from prequery.pipeline import Build, Options
+from prequery.options import Options
+from prequery.pipeline import Build
 from prequery.prefix import Prefix, derive
 from prequery.recipe import Recipe
 from prequery.simulation import Counters, Faults, Machine, Settings, simulate

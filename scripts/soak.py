@@ -24,7 +24,7 @@ from pathlib import Path
 
 from prequery import Magpie, recipe
 from prequery.journal import Journal, Key, folder_for
-from prequery.pipeline import Options
+from prequery.options import Options
 from prequery.simulation import Faults, Machine, Settings, simulate
 from prequery.simulation.settings import MODEL, REVISION
 from prequery.transport import Patience

@@ -6,7 +6,7 @@ from multiprocessing.context import ForkServerProcess
 from pathlib import Path
 
 from prequery import Magpie, recipe
-from prequery.pipeline import Options
+from prequery.options import Options
 from prequery.simulation import Machine
 from prequery.simulation.settings import MODEL, REVISION
 

@@ -35,7 +35,7 @@ from prequery.errors import (
 from prequery.journal import Pass
 from prequery.journal.locks import this_host
 from prequery.magpie import Shows
-from prequery.pipeline import Options
+from prequery.options import Options
 from prequery.progress import Progress
 from prequery.transport import Patience
 from scripted_tgi import Json, ScriptedTgi, generated, recipe_text, words
@@ -162,7 +162,7 @@ from pathlib import Path
 from prequery import Magpie
 from prequery.conversation import Attempt
 from prequery.journal.locks import this_host
-from prequery.pipeline import Options
+from prequery.options import Options
 recipe, url, out = sys.argv[1:]
 Magpie(recipe, options=Options(endpoints=(url,))).download_and_prepare(out, file_format="parquet")
 """
@@ -236,7 +236,9 @@ def test_a_build_that_carries_on_asks_before_it_has_read_the_journal(
 
     # A greedy request to a repeated instruction is another slot's, and is the same one.
     again = {key for key in held if server.asked[key] > 1 and '"seed"' in key}
-    assert all('"max_new_tokens": 32' in key for key in again)
+    rows_again = [key for key in again if '"max_new_tokens": 32' not in key]
+    # What was in flight when the first build had all its rows was not waited for.
+    assert len(rows_again) <= server.info["max_concurrent_requests"]
     assert read[0] < 200  # of 402 slots in the journal
     assert digests(tmp_path / "carried-on") == digests(tmp_path / "whole")
 

@@ -12,9 +12,9 @@ from typing import NamedTuple
 
 import pytest
 
-from prequery import pipeline
+from prequery import models
 from prequery.bundled import bundled
-from prequery.pipeline import Options
+from prequery.options import Options
 from prequery.planning import plan
 from prequery.progress import Progress
 from prequery.recipe import Generator, Recipe, bundled_names, load
@@ -89,8 +89,8 @@ def meet(recipe: Recipe, options: Options) -> Voices:
     """Return what the endpoints say of themselves."""
 
     async def run() -> Voices:
-        async with pipeline.asked(recipe, options, lambda line: None) as models:
-            return await pipeline.meet(recipe, models)
+        async with models.asked(recipe, options, lambda line: None) as asked:
+            return await models.meet(recipe, asked)
 
     return run_async(run())
 

@@ -16,7 +16,7 @@ from prequery import Magpie
 from prequery.endpoint import Request
 from prequery.errors import EndpointError
 from prequery.fleet import Fleet
-from prequery.pipeline import Options
+from prequery.options import Options
 from prequery.recipe import Sampling
 from prequery.simulation import Counters, Faults, Machine, Settings, simulate
 from prequery.simulation.settings import MODEL, REVISION

@@ -12,7 +12,7 @@ from datasets import load_dataset
 from prequery import Magpie, gates
 from prequery.draws import draw
 from prequery.errors import BuildError, RecipeError
-from prequery.pipeline import Options
+from prequery.options import Options
 from prequery.preference import TIE
 from prequery.recipe import read
 from prequery.transport import Patience

@@ -8,7 +8,7 @@ import pytest
 from datasets import Features, List, Value, load_dataset
 
 from prequery import Magpie
-from prequery.pipeline import Options
+from prequery.options import Options
 from prequery.recipe import Recipe, load, read
 from prequery.rows import features
 

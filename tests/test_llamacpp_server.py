@@ -17,7 +17,7 @@ from prequery.endpoint import Answer, Request
 from prequery.errors import EndpointError
 from prequery.fleet import Fleet
 from prequery.local import weights
-from prequery.pipeline import Options
+from prequery.options import Options
 from prequery.prefix import derive
 from prequery.recipe import Sampling
 from prequery.transport import Patience

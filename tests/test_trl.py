@@ -9,7 +9,7 @@ import pytest
 from datasets import Dataset, load_dataset
 
 from prequery import Magpie
-from prequery.pipeline import Options
+from prequery.options import Options
 from scripted_tgi import ScriptedTgi, recipe_text, words
 
 trl = pytest.importorskip("trl")

@@ -49,6 +49,12 @@ JournalOption = Annotated[
     str | None,
     typer.Option(help="Folder or fsspec URL of all journals; default the user's data folder."),
 ]
+JudgeOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        help="NAME=ADDRESS of one of the recipe's judges, instead of the recipe's; without a token."
+    ),
+]
 ExactOption = Annotated[
     bool,
     typer.Option(help="Embedded model: one request at a time, so greedy texts repeat; slower."),
@@ -112,6 +118,7 @@ def build(
     token_env: TokenOption = None,
     responder_endpoint: ResponderOption = None,
     responder_token_env: TokenOption = None,
+    judge_endpoint: JudgeOption = None,
     journal: JournalOption = None,
     num_proc: Annotated[int | None, typer.Option(min=1, help="Processes for conversion.")] = None,
     max_tokens: Annotated[
@@ -132,10 +139,11 @@ def build(
     loaded = load(recipe)
     place = out_folder or f"out/{loaded.name}"
     options = replace(
-        _with_responder(
+        _with_others(
             _options(endpoint, token_env, journal, f"prequery {_words(sys.argv[1:])}"),
             responder_endpoint,
             responder_token_env,
+            judge_endpoint,
         ),
         max_tokens=max_tokens,
         max_seconds=max_seconds,
@@ -184,6 +192,7 @@ def plan(
     token_env: TokenOption = None,
     responder_endpoint: ResponderOption = None,
     responder_token_env: TokenOption = None,
+    judge_endpoint: JudgeOption = None,
     journal: JournalOption = None,
     rows: Annotated[int, typer.Option(min=4, help="Rows to attempt for the estimate.")] = 32,
 ) -> None:
@@ -194,8 +203,11 @@ def plan(
 
     loaded = load(recipe)
     resume = f"prequery {_words(sys.argv[1:])}"
-    options = _with_responder(
-        _options(endpoint, token_env, journal, resume), responder_endpoint, responder_token_env
+    options = _with_others(
+        _options(endpoint, token_env, journal, resume),
+        responder_endpoint,
+        responder_token_env,
+        judge_endpoint,
     )
     with Progress(min(rows, loaded.rows), err) as shown:
         made = estimate(loaded, options, rows, shown)
@@ -334,7 +346,7 @@ def probe(
     token_env: TokenOption = None,
 ) -> None:
     """Show the prefix of the served model, and whether it writes its own instructions."""
-    from prequery import pipeline
+    from prequery import models
     from prequery import probe as probing
     from prequery.prefix import derive, prove
     from prequery.recipe import load
@@ -344,7 +356,7 @@ def probe(
     options = _options(endpoint, token_env)
 
     async def run() -> None:
-        async with pipeline.generator_fleet(loaded, options, say) as asked:
+        async with models.generator_fleet(loaded, options, say) as asked:
             info = await asked.info()
             prefix = await derive(asked, loaded.generator, Path(loaded.source).parent)
             _show_prefix(info, prefix)
@@ -490,6 +502,7 @@ def show(
         "steering": loaded.steering,
         "think": loaded.think,
         "responder": loaded.responder and asdict(loaded.responder),
+        "judges": {name: asdict(judge) for name, judge in loaded.judges.items()},
         "preference": loaded.preference and asdict(loaded.preference),
         "columns": [column.name for column in loaded.columns],
         "filters": [step.text for step in loaded.filters],
@@ -507,22 +520,23 @@ def pin(
     token_env: TokenOption = None,
     responder_endpoint: ResponderOption = None,
     responder_token_env: TokenOption = None,
+    judge_endpoint: JudgeOption = None,
 ) -> None:
     """Ask the endpoint what it serves, and write the lock beside the recipe."""
-    from prequery import lock, pipeline
+    from prequery import lock, models
     from prequery.errors import RecipeError
     from prequery.recipe import load
     from prequery.runner import run_async
 
     loaded = load(recipe)
     path = lock.path_beside(loaded)
-    options = _with_responder(
-        _options(endpoint, token_env), responder_endpoint, responder_token_env
+    options = _with_others(
+        _options(endpoint, token_env), responder_endpoint, responder_token_env, judge_endpoint
     )
 
     async def run() -> None:
-        async with pipeline.asked(loaded, options, say) as models:
-            voices = await pipeline.meet(loaded, models)
+        async with models.asked(loaded, options, say) as asked:
+            voices = await models.meet(loaded, asked)
             try:
                 path.write_text(lock.dump(lock.pin(loaded, voices)), encoding="utf-8")
             except OSError as error:
@@ -549,7 +563,7 @@ def _options(
     journal: str | None = None,
     resume: str = "",
 ) -> Any:
-    from prequery.pipeline import Options
+    from prequery.options import Options
     from prequery.recipe import check_url
 
     checked = tuple(check_url(one, "--endpoint") for one in endpoint or ())
@@ -557,11 +571,23 @@ def _options(
     return Options(checked, token_env, journal=place, resume=resume)
 
 
-def _with_responder(options: Any, endpoint: list[str] | None, token_env: str | None) -> Any:
+def _with_others(
+    options: Any, responder: list[str] | None, token_env: str | None, judges: list[str] | None
+) -> Any:
+    """Return the options with the addresses of the models that do not write instructions."""
     from prequery.recipe import check_url
 
-    checked = tuple(check_url(one, "--responder-endpoint") for one in endpoint or ())
-    return replace(options, responder_endpoints=checked, responder_token_env=token_env)
+    checked = tuple(check_url(one, "--responder-endpoint") for one in responder or ())
+    named: dict[str, tuple[str, ...]] = {}
+    for given in judges or ():
+        name, _, address = given.partition("=")
+        named[name] = (*named.get(name, ()), check_url(address, "--judge-endpoint"))
+    return replace(
+        options,
+        responder_endpoints=checked,
+        responder_token_env=token_env,
+        judge_endpoints=named,
+    )
 
 
 def _words(arguments: list[str]) -> str:

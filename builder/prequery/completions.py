@@ -14,7 +14,16 @@ import msgspec
 
 from prequery import dialects
 from prequery.dialects import Completion, Dialect
-from prequery.endpoint import MAX_TEXT_CHARS, Answer, Info, Rendering, Request, Token, summed
+from prequery.endpoint import (
+    MAX_TEXT_CHARS,
+    Answer,
+    Info,
+    Rendering,
+    Request,
+    Token,
+    refuse_scores,
+    summed,
+)
 from prequery.errors import EndpointError
 from prequery.transport import AbsentError, FaultError, HttpEndpoint, RefusedError, encode
 
@@ -151,6 +160,7 @@ class CompletionsEndpoint(HttpEndpoint):
         Raises:
             EndpointError: Naming the field.
         """
+        refuse_scores(request, self.address)
         self._dialect.check(request, self.address)
 
     async def generate(self, request: Request, timeout_s: float) -> Answer:

@@ -4,8 +4,9 @@ The script of a slot knows neither endpoint nor journal: it yields what it wants
 and is sent the answers, fresh or recorded. So a replay and a build run the very same lines.
 """
 
-from collections.abc import Callable, Generator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Generator, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import chain
 from typing import NamedTuple
 
 import msgspec
@@ -28,10 +29,12 @@ class Ask(NamedTuple):
     Args:
         key: What it is for.
         request: Makes the request; not called where the journal has the answer.
+        column: The judge column that asks; null: the conversation itself.
     """
 
     key: Key
     request: Callable[[], Request]
+    column: str | None = None
 
 
 @dataclass(frozen=True)
@@ -70,6 +73,7 @@ class Attempt:
         answers: Every answer that it took, in the order of asking.
         instructed: How many of these brought the first instruction.
         repeats: Its instruction is that of a lower slot.
+        verdicts: What judges said of it: column and choice to answer.
     """
 
     slot: int
@@ -82,6 +86,7 @@ class Attempt:
     answers: tuple[Answer, ...]
     instructed: int
     repeats: bool = False
+    verdicts: Mapping[tuple[str, int], Answer] = field(default_factory=dict)
 
     @property
     def responded(self) -> bool:
@@ -90,13 +95,20 @@ class Attempt:
 
     @property
     def unanswered(self) -> Answer | None:
-        """The first request that the endpoint refused or failed; null: it answered them all."""
-        return next((answer for answer in self.answers if answer.error is not None), None)
+        """The first request that got no answer; null: there is none.
+
+        A judge that refuses a row is no fault: the row cannot be measured.
+        """
+        failed = (verdict for verdict in self.verdicts.values() if verdict.failed)
+        refused = (answer for answer in self.answers if answer.error is not None)
+        return next(chain(refused, failed), None)
 
     @property
     def costs(self) -> tuple[Answer, ...]:
         """The answers that it needed, whatever came first."""
-        return self.answers[: self.instructed] if self.repeats else self.answers
+        if self.repeats:
+            return self.answers[: self.instructed]
+        return (*self.answers, *self.verdicts.values())
 
 
 Script = Generator[Sequence[Ask], Sequence[Answer], Attempt]

@@ -14,6 +14,7 @@ from typing import Any, Protocol, Self
 
 import msgspec
 
+from prequery.errors import EndpointError
 from prequery.recipe import Sampling
 from prequery.transport import AbsentError, FaultError, HttpEndpoint, RefusedError, encode
 
@@ -110,6 +111,8 @@ class Request:
         logprobs: Whether log-probabilities are read out of the answer. Those who never use them
             save half of what reading an answer costs.
         grammar: Regular expression that the whole continuation matches; null: anything.
+        scores: The text is to be scored, not continued; `pair` is scored with it.
+        pair: Second text; null: there is none.
     """
 
     prompt: str
@@ -118,6 +121,8 @@ class Request:
     stop: Sequence[str] = ()
     logprobs: bool = True
     grammar: str | None = None
+    scores: bool = False
+    pair: str | None = None
 
     def parameters(self) -> dict[str, Any]:
         """Return TGI's parameters.
@@ -281,7 +286,12 @@ class TgiEndpoint(HttpEndpoint):
         return [token.id for token in tokens]
 
     def check(self, request: Request) -> None:
-        """Accept it: TGI takes every field, and refuses by itself what it does not know."""
+        """Accept what is to be continued: TGI refuses by itself what it does not know.
+
+        Raises:
+            EndpointError: The request wants a score.
+        """
+        refuse_scores(request, self.address)
 
     async def render(self, messages: Sequence[Mapping[str, str]]) -> Rendering:
         """Apply the served model's chat template, with the generation prompt.
@@ -315,6 +325,20 @@ class TgiEndpoint(HttpEndpoint):
             return Answer(seed=request.seed, error=str(refusal))
         except (msgspec.DecodeError, ValueError, KeyError, TypeError):
             raise FaultError("a truncated or malformed answer") from None
+
+
+def refuse_scores(request: Request, address: str) -> None:
+    """Refuse a request for a score, at an endpoint that writes.
+
+    Raises:
+        EndpointError: The request wants a score.
+    """
+    if request.scores:
+        raise EndpointError(
+            "this endpoint writes texts, it scores none",
+            address,
+            "point the judge at text-embeddings-inference with a reward model",
+        )
 
 
 def read_answer(raw: bytes, request: Request, prompt_tokens: str | None) -> Answer:

@@ -7,6 +7,7 @@ from prequery.completions import CompletionsEndpoint
 from prequery.endpoint import Client, TgiEndpoint
 from prequery.errors import EndpointError
 from prequery.recipe import EndpointProtocol
+from prequery.tei import TeiEndpoint
 from prequery.transport import AbsentError, Patience
 
 
@@ -24,15 +25,20 @@ async def connect(
         address: http(s)://host[:port][/path], without credentials.
         token: Bearer token.
         patience: How long faults are borne.
-        protocol: `auto` asks for TGI's `/info` first, because TGI also answers the routes of raw
-            completions, and its own protocol says more.
+        protocol: `auto` asks for `/info` first, which tells TEI and TGI apart, because TGI also
+            answers the routes of raw completions, and its own protocol says more.
         model: The one that is meant, where an endpoint serves several.
 
     Raises:
         EndpointError: Nothing answers, or nothing that is known here.
     """
     patience = patience or Patience()
-    if protocol != "completions":
+    if protocol in ("auto", "tei"):
+        async with TeiEndpoint(address, token, patience) as tei:
+            if protocol == "tei" or await tei.is_spoken():
+                yield tei
+                return
+    if protocol in ("auto", "tgi"):
         async with TgiEndpoint(address, token, patience) as tgi:
             if protocol == "tgi" or await tgi.is_spoken():
                 yield tgi

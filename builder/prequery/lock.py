@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from prequery import __version__
+from prequery.endpoint import Info
 from prequery.errors import RecipeError
 from prequery.recipe import Generator, Recipe
 from prequery.selection import Selection
@@ -45,6 +46,7 @@ def pin(recipe: Recipe, voices: Voices) -> Lock:
         },
         **_voice(recipe.generator, voices.generator),
         **responder,
+        **_judges(recipe, voices),
         "columns": {
             column.name: {
                 "version": column.version,
@@ -58,23 +60,40 @@ def pin(recipe: Recipe, voices: Voices) -> Lock:
 
 
 def _voice(model: Generator, voice: Voice) -> Lock:
-    """Return what a lock tells of a served model."""
-    info = voice.info
+    """Return what a lock tells of a model that writes."""
+    prefix = json.loads(json.dumps(asdict(voice.prefix)))
     return {
-        "generator": {
-            "model_id": model.model,
-            "revision": model.revision,
-            "revision_confirmed_by_endpoint": info.model_sha is not None,
-            "weights_sha256": info.weights_sha256,
-        },
-        "endpoint": {
-            "router": info.router,
-            "version": info.version,
-            "engine": info.engine,
-            "exact": info.exact,
-            "slots": info.slots,
-        },
-        "prefix": json.loads(json.dumps(asdict(voice.prefix))),
+        "generator": _model(model, voice.info),
+        "endpoint": _endpoint(voice.info),
+        "prefix": prefix,
+    }
+
+
+def _judges(recipe: Recipe, voices: Voices) -> Lock:
+    """Return what a lock tells of the judges; nothing where there are none."""
+    judges = {
+        name: {"model": _model(recipe.judges[name], info), "endpoint": _endpoint(info)}
+        for name, info in voices.judges.items()
+    }
+    return {"judges": judges} if judges else {}
+
+
+def _model(model: Generator, info: Info) -> Lock:
+    return {
+        "model_id": model.model,
+        "revision": model.revision,
+        "revision_confirmed_by_endpoint": info.model_sha is not None,
+        "weights_sha256": info.weights_sha256,
+    }
+
+
+def _endpoint(info: Info) -> Lock:
+    return {
+        "router": info.router,
+        "version": info.version,
+        "engine": info.engine,
+        "exact": info.exact,
+        "slots": info.slots,
     }
 
 
@@ -148,7 +167,9 @@ def hold(recipe: Recipe, pinned: Lock) -> None:
             where,
             f"undo the change to the recipe, or pin it anew: {again}",
         )
-    for path in (("generator",), ("prefix",), ("responder", "generator"), ("responder", "prefix")):
+    judges = [("judges", name, "model") for name in recipe.judges]
+    written = [("generator",), ("prefix",), ("responder", "generator"), ("responder", "prefix")]
+    for path in (*written, *judges):
         old, new = _inside(noted, path), _inside(pinned, path)
         for key, value in new.items():
             if old.get(key) != value:

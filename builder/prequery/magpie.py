@@ -25,7 +25,8 @@ from prequery import rows, shards
 from prequery.errors import BuildError, ShardError
 from prequery.folder import Folder
 from prequery.lock import Lock
-from prequery.pipeline import Build, Options, build
+from prequery.options import Options
+from prequery.pipeline import Build, build
 from prequery.progress import Progress
 from prequery.recipe import Recipe, bundled_names, load
 from prequery.synthesis import Observer

@@ -11,11 +11,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from prequery.budget import Price
-from prequery.columns.base import RowColumn
+from prequery.columns.base import CorpusColumn
 from prequery.conversation import Attempt
 from prequery.endpoint import Answer
 from prequery.journal import Pass
-from prequery.pipeline import Options, build, price
+from prequery.options import Options
+from prequery.pipeline import build, price
 from prequery.recipe import Recipe
 from prequery.rows import FIELDS, PREFERENCE
 from prequery.selection import Selection
@@ -104,7 +105,7 @@ def _shortened(recipe: Recipe, rows: int) -> Recipe:
 
     Its fingerprint is the same, so its answers are in the same journal.
     """
-    own = tuple(column for column in recipe.columns if isinstance(column, RowColumn))
+    own = tuple(column for column in recipe.columns if not isinstance(column, CorpusColumn))
     known = FIELDS.keys() | PREFERENCE.keys() | {name for column in own for name in column.features}
     return replace(
         recipe,

@@ -10,8 +10,11 @@ from pathlib import Path
 
 import msgspec
 
+from prequery.columns.base import JudgeColumn
+from prequery.columns.length import Length
 from prequery.magpie import Magpie, Shows
-from prequery.pipeline import Options, price
+from prequery.options import Options
+from prequery.pipeline import price
 from prequery.planning import Quantity
 from prequery.progress import Progress
 from prequery.recipe import Endpoint, Generator, Recipe
@@ -77,12 +80,13 @@ def rehearse(
     with ExitStack() as running:
         folder = Path(running.enter_context(tempfile.TemporaryDirectory()))
         fleets = [running.enter_context(simulate(one)) for one in served]
+        unjudged = _unjudged(recipe)
         short = replace(
-            recipe,
+            unjudged,
             rows=min(rows, recipe.rows),
             endpoint=Endpoint(concurrency=recipe.endpoint.concurrency),
             responder=recipe.responder and replace(recipe.responder, endpoint=Endpoint()),
-            filters=tuple(step for step in recipe.filters if not step.reads & SPOKEN),
+            filters=tuple(step for step in unjudged.filters if not step.reads & SPOKEN),
             # A lock beside the recipe pins the real model's prefix; here is another template.
             source=str(folder / "recipe.yaml"),
         )
@@ -125,6 +129,26 @@ def rehearse(
         ],
         faults={kind: count for kind, count in sorted(faults.items()) if count},
         cpu_ratio=cpu / max(seconds, 1e-9),
+    )
+
+
+def _unjudged(recipe: Recipe) -> Recipe:
+    """Return the recipe without its judges, which are not simulated.
+
+    Responses that a judge would compare are compared by length, so that as many are asked for.
+    """
+    own = tuple(column for column in recipe.columns if not isinstance(column, JudgeColumn))
+    judged = {name for column in recipe.columns if column not in own for name in column.features}
+    preference = recipe.preference
+    if preference and preference.score in judged:
+        preference = replace(preference, score="response_chars")
+        own = own if any(isinstance(one, Length) for one in own) else (*own, Length())
+    return replace(
+        recipe,
+        columns=own,
+        filters=tuple(step for step in recipe.filters if step.reads.isdisjoint(judged)),
+        judges={},
+        preference=preference,
     )
 
 

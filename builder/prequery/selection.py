@@ -9,17 +9,18 @@ from array import array
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
-from prequery import filters, preference, responses, rows
-from prequery.columns.base import Column, CorpusColumn
-from prequery.columns.run import measure
-from prequery.conversation import Attempt, Turn
+from prequery import filters, judging, preference, responses, rows
+from prequery.columns.base import Column, CorpusColumn, JudgeColumn
+from prequery.columns.run import measure, read
+from prequery.conversation import Ask, Attempt, Turn
 from prequery.endpoint import Answer
+from prequery.journal import Key
 from prequery.recipe import Generator, Recipe
 from prequery.shards import ROWS_PER_SHARD, Parts
 from prequery.voices import Voices
@@ -94,6 +95,23 @@ class Selector:
             self._looked[attempt.slot] = self._measure_alone(attempt)
         return self._looked[attempt.slot][0]
 
+    def wants(self, attempt: Attempt) -> list[Ask]:
+        """Return what judges must say of an attempt before `look` can tell.
+
+        Nobody is asked about a row that its own columns rule out already.
+        """
+        if attempt.reason is not None or not self._judged:
+            return []
+        flats = self._measured([self._row(attempt, choice) for choice in attempt.choices])
+        if not self.recipe.preference and self._rejected(self._cheap, flats[0]):
+            return []
+        return [
+            Ask(Key(attempt.slot, "verdict", 0, choice), partial(judging.request, question), name)
+            for name, column in self._judged.items()
+            for choice, flat in enumerate(flats)
+            if (question := column.ask({field: flat[field] for field in column.reads}))
+        ]
+
     def take(self, attempt: Attempt) -> bool:
         """Take the next attempt in slot order.
 
@@ -138,7 +156,26 @@ class Selector:
 
     @cached_property
     def _own(self) -> list[Column]:
-        return [c for c in self.recipe.columns if not isinstance(c, CorpusColumn)]
+        return [c for c in self.recipe.columns if not isinstance(c, CorpusColumn | JudgeColumn)]
+
+    @cached_property
+    def _judged(self) -> dict[str, JudgeColumn]:
+        return {column.name: column for column in judging.judge_columns(self.recipe)}
+
+    @cached_property
+    def _cheap(self) -> list[filters.Filter]:
+        """The filters that a row's own columns decide."""
+        judged = {name for column in self._judged.values() for name in column.features}
+        corpus = {name for column in self._corpus for name in column.features}
+        return [step for step in self.recipe.filters if step.reads.isdisjoint(judged | corpus)]
+
+    @cached_property
+    def _steps(self) -> list[filters.Filter]:
+        """All filters, what is cheap to know first: the first that rejects is the reason."""
+        corpus = {name for column in self._corpus for name in column.features}
+        late = [step for step in self.recipe.filters if not step.reads.isdisjoint(corpus)]
+        judged = [s for s in self.recipe.filters if s not in self._cheap and s not in late]
+        return [*self._cheap, *judged, *late]
 
     @cached_property
     def _released(self) -> list[str]:
@@ -146,7 +183,8 @@ class Selector:
 
     @cached_property
     def _own_features(self) -> "Features":
-        measured = {name: dtype for c in self._own for name, dtype in c.features.items()}
+        own = [c for c in self.recipe.columns if not isinstance(c, CorpusColumn)]
+        measured = {name: dtype for c in own for name, dtype in c.features.items()}
         return rows.features(measured, self.recipe.shape)
 
     @cached_property
@@ -156,11 +194,26 @@ class Selector:
     def _measure_alone(self, attempt: Attempt) -> tuple[str | None, Flat]:
         """Measure a row by itself and apply the filters that need no others."""
         flats = self._measured([self._row(attempt, choice) for choice in attempt.choices])
+        for choice, flat in enumerate(flats):
+            flat |= self._verdicts(attempt, choice)
         made = self._preferred(attempt, flats) if self.recipe.preference else flats[0]
         if isinstance(made, str):
             return made, {}
-        steps = [step for step in self.recipe.filters if step.reads <= made.keys()]
-        return _named(filters.apply(steps, _columnar([made])))[0], made
+        known = [step for step in self._steps if step.reads <= made.keys()]
+        return self._rejected(known, made), made
+
+    def _rejected(self, steps: Sequence[filters.Filter], flat: Flat) -> str | None:
+        return _named(filters.apply(steps, _columnar([flat])))[0]
+
+    def _verdicts(self, attempt: Attempt, choice: int) -> Flat:
+        """Return what judges say of one response; null where they were not asked."""
+        found: Flat = {}
+        for name, column in self._judged.items():
+            verdict = attempt.verdicts.get((name, choice))
+            said = None if verdict is None or verdict.error is not None else verdict.text
+            judge = self.recipe.judges[column.judge]
+            found |= read(column, f"slot {attempt.slot}", said, _name(judge))
+        return found
 
     def _measured(self, flats: list[Flat]) -> list[Flat]:
         """Return rows with the columns that need no others."""
@@ -200,7 +253,7 @@ class Selector:
         )
         known = {name: table[name].to_pylist() for name in table.column_names if name in reads}
         known |= measure(self._corpus, known)
-        judged = _named(filters.apply(self.recipe.filters, known))
+        judged = _named(filters.apply(self._steps, known))
         self._ledger.judge(self._slots, judged)
         accepted = [at for at, reason in enumerate(judged) if reason is None][: self.recipe.rows]
         self._accepted = None

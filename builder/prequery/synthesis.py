@@ -15,6 +15,7 @@ import asyncio
 import math
 import time
 from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Protocol, cast
@@ -26,6 +27,7 @@ from prequery.endpoint import Answer, Asks
 from prequery.errors import AcceptanceError, EndpointError
 from prequery.firsts import Firsts
 from prequery.journal import Journal, Key, Pass
+from prequery.judging import Bench
 from prequery.recipe import Recipe
 from prequery.voices import Voices
 
@@ -48,11 +50,14 @@ class Observer(Protocol):
         """A slot is finished, and as far as can be told now it is accepted or not."""
 
 
-class Judge(Protocol):
+class Selects(Protocol):
     """Who decides on rows; `selection.Selector` does."""
 
     def look(self, attempt: Attempt) -> str | None:
         """Say why this attempt is rejected, as far as its own row tells."""
+
+    def wants(self, attempt: Attempt) -> Sequence[Ask]:
+        """Return what judges must say of it before that."""
 
     def take(self, attempt: Attempt) -> bool:
         """Take the next attempt in slot order; say whether its own row speaks for it."""
@@ -73,10 +78,11 @@ class Synthesis:
         recipe: What to build.
         voices: The models that write.
         journal: Where every answer goes before anything else happens to it.
-        judge: Decides on rows.
+        selector: Decides on rows.
         observer: Is told.
         endpoint: Whom to ask; null replays the journal and asks nobody.
         responder: Whom to ask for responses; null: the same.
+        benches: The judge columns by name.
         concurrency: Rows in flight at the same time, at most; null takes what the endpoint takes.
         budget: Ends the stream when it is spent.
     """
@@ -84,10 +90,11 @@ class Synthesis:
     recipe: Recipe
     voices: Voices
     journal: Journal
-    judge: Judge
+    selector: Selects
     observer: Observer
     endpoint: Asks | None = None
     responder: Asks | None = None
+    benches: Mapping[str, Bench] = field(default_factory=dict)
     concurrency: int | None = None
     budget: Budget = field(default_factory=Budget)
     _finished: int = 0
@@ -103,7 +110,7 @@ class Synthesis:
     _read: int = 0
     _next: int = 0
     _proceeds: bool = False
-    _doubtful: list[tuple[Key, Answer]] = field(default_factory=list)
+    _doubtful: list[tuple[Journal, Key, Answer]] = field(default_factory=list)
     _firsts: Firsts = field(default_factory=Firsts)
     _elsewhere: set[int] = field(default_factory=set)
     _in_flight: dict[int, asyncio.Task[Attempt]] = field(default_factory=dict)
@@ -308,7 +315,7 @@ class Synthesis:
         """Count a finished slot, and hand over in order what is whole up to here."""
         assert self._over is not None
         try:
-            reason = self.judge.look(attempt)
+            reason = self.selector.look(attempt)
             self._finished += 1
             self._passed += reason is None
             if reason is not None:
@@ -329,7 +336,7 @@ class Synthesis:
             first = self._first_slot(attempt.instruction.text.strip(), attempt.slot)
             if first < attempt.slot:
                 attempt = replace(attempt, reason=gates.DUPLICATE, repeats=True)
-        self._passed_below += self.judge.take(attempt)
+        self._passed_below += self.selector.take(attempt)
         self._frontier += 1
         if self._frontier % self.window == 0 or self._frontier == self.recipe.max_attempts:
             self._look()
@@ -338,7 +345,7 @@ class Synthesis:
         """Decide from all slots below the frontier; the same however their answers arrived."""
         assert self._over is not None
         if self._passed_below >= self._look_at:
-            missing = self.recipe.rows - self.judge.enough()
+            missing = self.recipe.rows - self.selector.enough()
             if missing <= 0:
                 self._over.set_result(True)
             # Every further slot brings one row at most: looking earlier would be in vain.
@@ -388,22 +395,22 @@ class Synthesis:
 
     def _held(self, slot: int) -> Attempt | None:
         """Return an attempt that the journal has whole."""
-        running, answers = self._script(slot), None
+        running = self._whole(slot)
+        answers: Sequence[Answer] | None = None
         while True:
             try:
                 asked = running.send(answers)  # type: ignore[arg-type]
             except StopIteration as finished:
                 return cast(Attempt, finished.value)
-            answers = []
-            for key, _ in asked:
-                answer = self.journal.get(key)
-                if answer is None:
-                    return None
-                answers.append(answer)
+            found = [self._journal(one).get(one.key) for one in asked]
+            if None in found:
+                return None
+            answers = cast(list[Answer], found)
 
     async def _attempt(self, slot: int) -> Attempt:
         """Have a slot's conversation, with recorded answers and with new ones."""
-        running, answers = self._script(slot), None
+        running = self._whole(slot)
+        answers: Sequence[Answer] | None = None
         while True:
             try:
                 asked = running.send(answers)  # type: ignore[arg-type]
@@ -414,24 +421,46 @@ class Synthesis:
             else:
                 answers = await asyncio.gather(*map(self._ask, asked))
 
+    def _whole(self, slot: int) -> Script:
+        """Have a slot's conversation, and have it judged."""
+        attempt = yield from self._script(slot)
+        asked = self.selector.wants(attempt)
+        if not asked:
+            return attempt
+        said = yield asked
+        names = [(one.column or "", one.key.attempt) for one in asked]
+        return replace(attempt, verdicts=dict(zip(names, said, strict=True)))
+
+    def _journals(self) -> list[Journal]:
+        return [self.journal, *(bench.journal for bench in self.benches.values())]
+
+    def _journal(self, asked: Ask) -> Journal:
+        return self.journal if asked.column is None else self.benches[asked.column].journal
+
+    def _whom(self, asked: Ask) -> Asks | None:
+        """Return the endpoint that is to answer."""
+        if asked.column is not None:
+            return self.benches[asked.column].endpoint
+        return (self.responder if asked.key.made == "response" else None) or self.endpoint
+
     async def _ask(self, asked: Ask) -> Answer:
         """Return the recorded answer, or ask and record."""
-        key = asked.key
-        held = self.journal.get(key)
+        key, journal = asked.key, self._journal(asked)
+        held = journal.get(key)
         if held is not None:
             return held
-        responds = key.made == "response"
-        endpoint = (self.responder if responds else None) or self.endpoint
+        endpoint = self._whom(asked)
         if endpoint is None or self._stopping:
             raise _NotHeldError
         # What brings an open row nearer to its end goes before what opens another one.
-        urgent = responds or key.turn > 0
-        answer = await endpoint.generate(asked.request(), f"slot {key.slot}, {key.made}", urgent)
+        urgent = key.made in ("response", "verdict") or key.turn > 0
+        where = f"slot {key.slot}, {asked.column or key.made}"
+        answer = await endpoint.generate(asked.request(), where, urgent)
         if answer.failed:
-            self._doubtful.append((key, answer))
+            self._doubtful.append((journal, key, answer))
         else:
             self._believe()
-            self.journal.record(key, answer)
+            journal.record(key, answer)
             self.observer.answered(key.made, answer)
             self.budget.spend(answer)
             if self.budget.spent():
@@ -444,7 +473,8 @@ class Synthesis:
         Otherwise a build that stops with its endpoint would leave rows failed for good.
         """
         while self._doubtful:
-            self.journal.record(*self._doubtful.pop())
+            journal, key, answer = self._doubtful.pop()
+            journal.record(key, answer)
 
     async def _sync_now_and_then(self) -> None:
         """Bring the journal to the disk once a second, beside the event loop."""
@@ -453,9 +483,11 @@ class Synthesis:
             if self.budget.spent():
                 self.stop()
             try:
-                await asyncio.to_thread(self.journal.sync)
+                for journal in self._journals():
+                    await asyncio.to_thread(journal.sync)
+                    if self._elsewhere:
+                        await asyncio.to_thread(journal.refresh)
                 if self._elsewhere:
-                    await asyncio.to_thread(self.journal.refresh)
                     self._look_elsewhere()
             except Exception as error:  # noqa: BLE001 - as in _proceed
                 self._fail(error)

@@ -1,10 +1,11 @@
-"""Who writes: the model of the instructions, and the model of the responses, often the same."""
+"""Who writes, the model of instructions and that of responses, often the same; and who judges."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 from prequery.endpoint import Info
 from prequery.prefix import Prefix
-from prequery.thinking import Markers, Reply, split, whole
+from prequery.thinking import Reply, split, whole
 
 
 @dataclass(frozen=True)
@@ -21,25 +22,16 @@ class Voice:
 
     def reply(self, text: str) -> Reply:
         """Return the thought and the words of a response."""
-        return split(text, self._markers, self._thinks_at_once)
+        return split(text, self.prefix.think, self.prefix.think_open)
 
     def whole(self, text: str) -> str:
         """Return a response with its think block, also where the prompt opened it."""
-        return whole(text, self._markers, self._thinks_at_once)
+        return whole(text, self.prefix.think, self.prefix.think_open)
 
     @property
     def forbidden(self) -> tuple[str, ...]:
         """Strings of the template that no instruction may hold."""
-        return (*self.prefix.stop, *(self._markers or ()))
-
-    @property
-    def _markers(self) -> Markers | None:
-        return self.prefix.think
-
-    @property
-    def _thinks_at_once(self) -> bool:
-        markers = self._markers
-        return markers is not None and self.prefix.suffix.rstrip().endswith(markers[0])
+        return (*self.prefix.stop, *(self.prefix.think or ()))
 
 
 @dataclass(frozen=True)
@@ -49,7 +41,9 @@ class Voices:
     Args:
         generator: Writes instructions, and later user turns.
         responder: Writes responses; the generator itself where the recipe names no other.
+        judges: What the judges' endpoints say of them, by name.
     """
 
     generator: Voice
     responder: Voice
+    judges: Mapping[str, Info] = field(default_factory=dict)

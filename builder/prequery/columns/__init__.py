@@ -11,6 +11,7 @@ from importlib.metadata import EntryPoint, entry_points
 from typing import Any, get_type_hints
 
 from prequery.columns.base import Column
+from prequery.columns.instruct_reward import InstructReward
 from prequery.columns.language import Language
 from prequery.columns.length import Length
 from prequery.columns.likelihood import Likelihood
@@ -20,7 +21,14 @@ from prequery.errors import RecipeError
 
 __all__ = ["ALL", "GROUP", "available", "load"]
 
-ALL: tuple[type[Column], ...] = (Length, Language, Likelihood, Repetition, MinNeighborDistance)
+ALL: tuple[type[Column], ...] = (
+    Length,
+    Language,
+    Likelihood,
+    Repetition,
+    InstructReward,
+    MinNeighborDistance,
+)
 GROUP = "prequery.columns"
 
 _BUILT_IN = {column.name: column for column in ALL}

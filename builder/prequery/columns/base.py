@@ -2,7 +2,7 @@
 
 Column             a name, a version, what it reads and what it gives
 ├── RowColumn      sees a batch of rows
-├── JudgeColumn    sees a batch of rows and a model to ask
+├── JudgeColumn    asks a model about one row at a time
 └── CorpusColumn   sees every candidate row at once
 
 A column measures and nothing else: it never drops, reorders or edits rows. What a recipe may set
@@ -12,7 +12,7 @@ is a dataclass field of the column; what is always true of it is a class attribu
 import hashlib
 import json
 from abc import ABC, abstractmethod
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from typing import Any, ClassVar, Literal, TypeVar
 
@@ -22,8 +22,19 @@ Batch = Mapping[str, Sequence[Any]]
 Values = dict[str, list[Any]]
 """Field name to one measured value a row, in the batch's order."""
 
-Judge = Callable[[str], Awaitable[str]]
-"""A model to ask: takes a question, returns its answer."""
+
+@dataclass(frozen=True)
+class Question:
+    """What a judge is asked about one row.
+
+    Args:
+        text: To be scored.
+        pair: Second text, for models that score pairs; null: there is none.
+    """
+
+    text: str
+    pair: str | None = None
+
 
 Cost = Literal["cpu", "weights", "endpoint"]
 """What a column needs: nothing, a model file that comes with a package, or an endpoint."""
@@ -79,14 +90,33 @@ class RowColumn(Column):
         """Measure a batch. The values must not depend on how rows are cut into batches."""
 
 
+@dataclass(frozen=True, kw_only=True)
 class JudgeColumn(Column):
-    """A column that asks a model about each row."""
+    """A column that asks a model about each row.
+
+    It says what to ask and reads what comes back; the build does the asking, through the faults of
+    the endpoint and into a journal. A row that gets no answer is null.
+
+    Args:
+        judge: Name of one of the recipe's judges.
+    """
 
     cost: ClassVar[Cost] = "endpoint"
 
+    judge: str
+
     @abstractmethod
-    async def compute(self, batch: Batch, judge: Judge) -> Values:
-        """Measure a batch. An answer that cannot be read is null for that row."""
+    def ask(self, row: Mapping[str, Any]) -> Question | None:
+        """Return what to ask about a row; null: nothing, the row cannot be measured."""
+
+    @abstractmethod
+    def read(self, said: str, model: str) -> dict[str, Any]:
+        """Return the field values of one answer, null for what it does not tell.
+
+        Args:
+            said: The answer's text: of a model that scores, its predictions as JSON.
+            model: Who said it: model@revision.
+        """
 
 
 class CorpusColumn(Column):

@@ -4,7 +4,14 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from math import isfinite
 from typing import Any
 
-from prequery.columns.base import Batch, Column, CorpusColumn, RowColumn, Values
+from prequery.columns.base import (
+    Batch,
+    Column,
+    CorpusColumn,
+    JudgeColumn,
+    RowColumn,
+    Values,
+)
 from prequery.errors import ColumnError
 
 _DEFECT = "this is a defect of the column, not of the data: correct its code; the answers are kept"
@@ -23,7 +30,7 @@ def measure(columns: Sequence[Column], rows: Batch, batch_size: int = 1000) -> V
 
     Raises:
         ColumnError: A column reads what is not there, gives what it did not declare, gives a
-            field that an earlier column gave, or asks a judge: no build has one yet.
+            field that an earlier column gave, or asks a judge: `read` is for those.
     """
     measured: Values = {}
     for column in columns:
@@ -37,6 +44,25 @@ def measure(columns: Sequence[Column], rows: Batch, batch_size: int = 1000) -> V
             )
         measured |= _run(column, rows, batch_size)
     return measured
+
+
+def read(column: JudgeColumn, row_id: str, said: str | None, model: str) -> dict[str, Any]:
+    """Return a judge column's values for one row.
+
+    Args:
+        column: That asked.
+        row_id: Of the row, for errors.
+        said: The judge's answer; null: it gave none.
+        model: Who said it: model@revision.
+
+    Raises:
+        ColumnError: The column gives what it did not declare.
+    """
+    if said is None:
+        return dict.fromkeys(column.features)
+    values = column.read(said, model)
+    _check(column, {name: [value] for name, value in values.items()}, [row_id])
+    return values
 
 
 def _refuse_twice(column: Column, measured: Mapping[str, Any]) -> None:
@@ -71,9 +97,9 @@ def _calls(
             yield start, min(start + batch_size, row_count), column.compute
     else:
         raise ColumnError(
-            f"column {column.name!r} asks a judge, and this build has none",
+            f"column {column.name!r} asks a judge: its answers are read one by one",
             f"column {column.name!r}",
-            "take it out of the recipe; row columns and corpus columns can be measured",
+            "call prequery.columns.run.read with the judge's answer",
         )
 
 

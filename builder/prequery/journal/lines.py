@@ -11,8 +11,9 @@ import msgspec
 
 from prequery.endpoint import Answer
 
-Pass = Literal["opening", "instruction", "response"]
-"""`opening` is the first token of an instruction, where that is a request of its own."""
+Pass = Literal["opening", "instruction", "response", "verdict"]
+"""`opening` is the first token of an instruction, where that is a request of its own; `verdict` is
+what a judge says of a row."""
 PASSES: tuple[Pass, ...] = get_args(Pass)
 
 _CHECKSUM = b',"crc":"%08x"}\n'

@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from typing import Literal
@@ -12,7 +12,7 @@ from prequery.columns.base import Column
 from prequery.rows import Shape
 
 LOCAL = "local"
-EndpointProtocol = Literal["auto", "tgi", "completions"]
+EndpointProtocol = Literal["auto", "tgi", "completions", "tei"]
 DEFAULT = "default"
 ITEM = "{item}"
 """Stands for a drawn item in the texts of a setting."""
@@ -157,7 +157,7 @@ class Endpoint:
 
 
 @dataclass(frozen=True)
-class Responder(Generator):
+class Other(Generator):
     """Another model than the one that writes instructions, with an endpoint of its own."""
 
     endpoint: Endpoint = Endpoint()
@@ -183,6 +183,7 @@ class Recipe:
             stands in `messages` too, and the response is asked for under it.
         think: What becomes of a thinking model's think block: `keep` leaves it in the response,
             `strip` takes it out, `split` puts it into the field `thinking`.
+        judges: Models that columns ask about rows, by the name that the columns use.
         responder: Who writes the responses; null: the generator.
         preference: Makes rows of a chosen and a rejected response; null makes `messages`.
         max_attempts: Slots after which a build gives up; enters no fingerprint.
@@ -201,7 +202,8 @@ class Recipe:
     follow_up: FollowUp | None
     steering: Steering
     think: Think
-    responder: Responder | None
+    responder: Other | None
+    judges: Mapping[str, Other]
     preference: Preference | None
     columns: tuple[Column, ...]
     filters: tuple[filters.Filter, ...]
@@ -245,6 +247,10 @@ class Recipe:
                 "follow_up": self.follow_up and (self.follow_up.release or None),
                 "think": None if self.think == "keep" else self.think,
                 "preference": self.preference and asdict(self.preference),
+                "judges": {
+                    name: asdict(one) | {"endpoint": None} for name, one in self.judges.items()
+                }
+                or None,
                 "columns": [column.fingerprint() for column in self.columns],
                 "filters": [step.text for step in self.filters],
             }

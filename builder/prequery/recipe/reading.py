@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 from prequery import columns as all_columns
 from prequery import filters, rows
 from prequery.bundled import bundled
-from prequery.columns.base import Column, RowColumn
+from prequery.columns.base import Column, CorpusColumn, JudgeColumn
 from prequery.errors import RecipeError
 from prequery.recipe.parts import (
     DEFAULT,
@@ -23,10 +23,10 @@ from prequery.recipe.parts import (
     EndpointProtocol,
     FollowUp,
     Generator,
+    Other,
     Preference,
     Recipe,
     Release,
-    Responder,
     Sampling,
     Setting,
     Steering,
@@ -128,7 +128,8 @@ def read(text: str, source: str) -> Recipe:
         follow_up=_follow_up(top, turns),
         steering=top.text("steering", choices=get_args(Steering), default="hidden"),
         think=top.text("think", choices=get_args(Think), default="keep"),
-        responder=_responder(top.section("responder", Responder, optional=True)),
+        responder=_responder(top.section("responder", Other, optional=True)),
+        judges=_judges(top, chosen),
         preference=preference,
         columns=chosen,
         filters=_filters(top.items("filters", default=()), chosen, preference, source),
@@ -276,10 +277,30 @@ def _follow_up(top: Section, turns: int | tuple[float, ...]) -> FollowUp | None:
     )
 
 
-def _responder(section: Section | None) -> Responder | None:
-    if section is None:
-        return None
-    return Responder(**vars(_generator(section)), endpoint=_endpoint(section))
+def _responder(section: Section | None) -> Other | None:
+    return None if section is None else _other(section)
+
+
+def _other(section: Section) -> Other:
+    return Other(**vars(_generator(section)), endpoint=_endpoint(section))
+
+
+def _judges(top: Section, chosen: Sequence[Column]) -> dict[str, Other]:
+    """Return the judges by name; each is asked by a column, and each column's is there."""
+    nodes = top.mapping("judges")
+    asked = {column.judge: column.name for column in chosen if isinstance(column, JudgeColumn)}
+    for name, column in asked.items():
+        if name not in nodes:
+            close = get_close_matches(name, nodes, 1)
+            meant = f"did you mean {close[0]!r}? " if close else ""
+            what = f"the column {column!r} asks the judge {name!r}, which is not there"
+            fix = f"{meant}add it to judges: its model, revision and endpoint"
+            raise top.bad("columns", what, fix)
+    idle = [name for name in nodes if name not in asked]
+    if idle:
+        what = f"no column asks the judge {idle[0]!r}"
+        raise top.bad("judges", what, "name it in a column's parameters, or remove it")
+    return {name: _other(top.child(node, f"judges.{name}", Other)) for name, node in nodes.items()}
 
 
 def _preference(
@@ -297,7 +318,7 @@ def _preference(
     numeric = [
         name
         for column in chosen
-        if isinstance(column, RowColumn)
+        if not isinstance(column, CorpusColumn)
         for name, dtype in column.features.items()
         if dtype in ("int32", "int64", "float64")
     ]

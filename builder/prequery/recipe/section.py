@@ -66,6 +66,15 @@ class Section:
             raise self.bad(key, f"{key} is {short(node)}, not a list", "write one `- ` a line")
         return node.value
 
+    def mapping(self, key: str) -> dict[str, Node]:
+        """Return a mapping whose keys are names of the user's; empty where it is left out."""
+        node = self._get(key, None)
+        if node is None:
+            return {}
+        if not isinstance(node.value, dict):
+            raise self.bad(key, f"{key} is {short(node)}, not a mapping", "write `name:` a line")
+        return node.value
+
     def text(
         self,
         key: str,

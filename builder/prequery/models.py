@@ -1,0 +1,200 @@
+"""The models of a build: connect to their endpoints, meet what is served there, and note it."""
+
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from contextlib import (
+    AbstractAsyncContextManager,
+    AsyncExitStack,
+    ExitStack,
+    asynccontextmanager,
+    contextmanager,
+)
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from prequery import instructions, judging
+from prequery.columns.base import Question
+from prequery.endpoint import Asks, Info, Request
+from prequery.fleet import Fleet, token_from
+from prequery.local.process import start
+from prequery.options import Options
+from prequery.prefix import Prefix, check_model, derive, prove
+from prequery.recipe import LOCAL, Endpoint, Generator, Recipe
+from prequery.voices import Voice, Voices
+
+
+@dataclass(frozen=True)
+class Models:
+    """Whom a build asks; no responder: the generator writes the responses too."""
+
+    generator: Fleet
+    responder: Fleet | None
+    judges: Mapping[str, Fleet]
+
+
+@asynccontextmanager
+async def asked(
+    recipe: Recipe, options: Options, say: Callable[[str], None]
+) -> AsyncIterator[Models]:
+    """Connect to the endpoints of the recipe's models.
+
+    Raises:
+        EndpointError: One does not answer, or the environment variable of its token is empty.
+    """
+    async with AsyncExitStack() as stack:
+        generator = await stack.enter_async_context(generator_fleet(recipe, options, say))
+        responder = None
+        if recipe.responder:
+            place = _Place(
+                recipe.responder.endpoint, options.responder_endpoints, options.responder_token_env
+            )
+            fleet = _fleet(recipe.responder.model, place, options, say)
+            responder = await stack.enter_async_context(fleet)
+        judges = {}
+        for name, judge in recipe.judges.items():
+            place = _Place(judge.endpoint, options.judge_endpoints.get(name, ()), None)
+            fleet = _fleet(judge.model, place, options, say)
+            judges[name] = await stack.enter_async_context(fleet)
+        yield Models(generator, responder, judges)
+
+
+def generator_fleet(
+    recipe: Recipe, options: Options, say: Callable[[str], None]
+) -> AbstractAsyncContextManager[Fleet]:
+    """Connect to the endpoints of the model that writes instructions."""
+    place = _Place(recipe.endpoint, options.endpoints, options.token_env)
+    return _fleet(recipe.generator.model, place, options, say)
+
+
+@dataclass(frozen=True)
+class _Place:
+    """Where a model is: at the given addresses, else where the recipe says.
+
+    The recipe's token is for the recipe's address alone.
+    """
+
+    endpoint: Endpoint
+    given: tuple[str, ...]
+    token_env: str | None
+
+
+@asynccontextmanager
+async def _fleet(
+    model: str, place: _Place, options: Options, say: Callable[[str], None]
+) -> AsyncIterator[Fleet]:
+    """Yield a model's endpoints as one, with the token that is meant for them."""
+    endpoint, given = place.endpoint, place.given
+    token = token_from(place.token_env if given else endpoint.token_env)
+    with _serve(given or (endpoint.url,), options, say) as addresses:
+        protocol = "auto" if given else endpoint.protocol
+        async with Fleet(
+            addresses, token, options.patience, endpoint.concurrency, say, protocol, model
+        ) as fleet:
+            yield fleet
+
+
+@contextmanager
+def _serve(
+    addresses: tuple[str, ...], options: Options, say: Callable[[str], None]
+) -> Iterator[tuple[str, ...]]:
+    """Yield the endpoints' addresses; the embedded endpoint runs as long as it is needed."""
+    with ExitStack() as stack:
+        yield tuple(
+            stack.enter_context(start(exact=options.exact, say=say)) if one == LOCAL else one
+            for one in addresses
+        )
+
+
+async def meet(recipe: Recipe, models: Models) -> Voices:
+    """See that the endpoints serve the recipe's models, and derive the prefixes from them."""
+    base = Path(recipe.source).parent
+    asking = [instructions.kind(setting) for setting in recipe.instructions]
+    answering = [Request(prompt="", sampling=recipe.responses)]
+    judges = {}
+    for name, fleet in models.judges.items():
+        judges[name] = await _info(recipe.judges[name], fleet, [judging.request(Question(""))])
+    if recipe.responder is None or models.responder is None:
+        both = await _voice(recipe.generator, models.generator, asking + answering, base)
+        return Voices(both, both, judges)
+    return Voices(
+        await _voice(recipe.generator, models.generator, asking, base),
+        await _voice(recipe.responder, models.responder, answering, base),
+        judges,
+    )
+
+
+async def _voice(
+    model: Generator, endpoint: Asks, requests: Sequence[Request], base: Path
+) -> Voice:
+    return Voice(await _info(model, endpoint, requests), await derive(endpoint, model, base))
+
+
+async def _info(model: Generator, endpoint: Asks, requests: Sequence[Request]) -> Info:
+    """Meet one model, and see that its endpoint can honour what will be asked of it."""
+    info = await endpoint.info()
+    check_model(info, model, endpoint.address)
+    for request in requests:
+        endpoint.check(request)
+    return info
+
+
+async def prove_prefixes(recipe: Recipe, models: Models, voices: Voices) -> None:
+    """See that every endpoint that writes continues its prefix as it stands.
+
+    Raises:
+        EndpointError: One does not.
+    """
+    await prove(models.generator, voices.generator.prefix, recipe.instructions[0])
+    if models.responder:
+        await prove(models.responder, voices.responder.prefix, recipe.instructions[0])
+
+
+def made_with(recipe: Recipe, voices: Voices) -> dict[str, Any]:
+    """Return what decides an answer besides the recipe."""
+    made = _of(voices.generator)
+    return made | {"responder": _of(voices.responder)} if recipe.responder else made
+
+
+def _of(voice: Voice) -> dict[str, Any]:
+    info = voice.info
+    return {
+        "model_id": info.model_id,
+        "model_sha": info.model_sha,
+        "weights_sha256": info.weights_sha256,
+        "exact": info.exact,
+        "prefix": asdict(voice.prefix),
+    }
+
+
+def notes(recipe: Recipe, voices: Voices) -> dict[str, Any]:
+    """Return what else a replay needs to know of the endpoints."""
+    noted = msgspec.structs.asdict(voices.generator.info)
+    responder = msgspec.structs.asdict(voices.responder.info)
+    return noted | {"responder": responder} if recipe.responder else noted
+
+
+def judge_made_with(info: Info) -> dict[str, Any]:
+    """Return what decides a judge's answers besides its column."""
+    return {"model_id": info.model_id, "model_sha": info.model_sha}
+
+
+def noted(header: Mapping[str, Any], judges: Mapping[str, Mapping[str, Any]]) -> Voices:
+    """Return the models that a journal's answers were made with.
+
+    Args:
+        header: Of the journal.
+        judges: Headers of the judges' journals, by the judge.
+    """
+
+    def voice(notes: Mapping[str, Any], made: Mapping[str, Any]) -> Voice:
+        known = {name: value for name, value in notes.items() if name != "responder"}
+        return Voice(Info(**known), Prefix.from_json(made["prefix"]))
+
+    notes, made = header["notes"], header["made_with"]
+    generator = responder = voice(notes, made)
+    if "responder" in made:
+        responder = voice(notes["responder"], made["responder"])
+    infos = {name: Info(**held["notes"]) for name, held in judges.items()}
+    return Voices(generator, responder, infos)

@@ -1,0 +1,123 @@
+"""Ask a text-embeddings-inference endpoint what a sequence classification model gives a text."""
+
+from collections.abc import Mapping, Sequence
+
+import msgspec
+
+from prequery.endpoint import Answer, Info, Rendering, Request
+from prequery.errors import EndpointError
+from prequery.transport import AbsentError, FaultError, HttpEndpoint, RefusedError, encode
+
+
+class _Info(msgspec.Struct):
+    """What `/info` says; `model_type` tells TEI from TGI."""
+
+    model_id: str
+    model_type: msgspec.Raw
+    model_sha: str | None = None
+    max_concurrent_requests: int | None = None
+    max_input_length: int | None = None
+    version: str | None = None
+
+
+class _Prediction(msgspec.Struct):
+    score: float | None  # JSON has no NaN: a model that gives one gives null
+    label: str
+
+
+_read_info = msgspec.json.Decoder(_Info).decode
+_read_predictions = msgspec.json.Decoder(list[_Prediction]).decode
+
+
+class TeiEndpoint(HttpEndpoint):
+    """A client of one TEI endpoint: it scores texts and writes none."""
+
+    protocol = "TEI"
+    server = "text-embeddings-inference with a sequence classification model"
+    # 413: a text that is longer than the model takes; we send one at a time.
+    refusals = frozenset({413, 422})
+
+    async def info(self) -> Info:
+        """Ask what is served.
+
+        Raises:
+            EndpointError: Nothing answers, or what answers is not TEI.
+        """
+        said = await self._ask_json("GET", "/info", None, _Info, "before the first row")
+        return Info(
+            model_id=said.model_id,
+            model_sha=said.model_sha,
+            max_concurrent_requests=said.max_concurrent_requests,
+            max_input_tokens=said.max_input_length,
+            version=said.version,
+            router="text-embeddings-router",
+        )
+
+    async def is_spoken(self) -> bool:
+        """Tell TEI from another kind of server.
+
+        Raises:
+            EndpointError: Nothing answers, or it does not let us in.
+        """
+        try:
+            _read_info(await self._insist("GET", "/info", None, "handshake"))
+        except (AbsentError, RefusedError, msgspec.DecodeError):
+            return False
+        return True
+
+    async def tokenize(self, text: str) -> list[int] | None:
+        """Return nothing: what is scored is sent as text."""
+        return None
+
+    async def render(self, messages: Sequence[Mapping[str, str]]) -> Rendering:
+        """Refuse: a model that scores has no chat template to write by.
+
+        Raises:
+            EndpointError: Always.
+        """
+        raise EndpointError(
+            "this endpoint scores texts, it writes none",
+            self.address,
+            "name it as the endpoint of a judge, and another one for the generator",
+        )
+
+    def check(self, request: Request) -> None:
+        """Refuse what is to be continued.
+
+        Raises:
+            EndpointError: The request wants a text.
+        """
+        if not request.scores:
+            raise EndpointError(
+                "this endpoint scores texts, it writes none",
+                self.address,
+                "ask it by a column that wants a score, as instruct_reward does",
+            )
+
+    async def generate(self, request: Request, timeout_s: float) -> Answer:
+        """Score a text or a pair: one try.
+
+        Returns:
+            An answer whose text is the model's predictions as JSON, raw scores by label; one with
+            `error` when the endpoint refuses the text.
+
+        Raises:
+            FaultError: No answer, or one that cannot be used; asking again may help.
+            OverloadError: It has enough to do.
+            EndpointError: It will not answer any request: wrong token, or no TEI.
+        """
+        inputs = request.prompt if request.pair is None else [request.prompt, request.pair]
+        body = encode({"inputs": inputs, "raw_scores": True, "truncate": False})
+        try:
+            raw, headers = await self._once("POST", "/predict", body, timeout_s)
+            predictions = _read_predictions(raw)
+        except RefusedError as refusal:
+            return Answer(error=str(refusal))
+        except msgspec.DecodeError:
+            raise FaultError("a truncated or malformed answer") from None
+        counted = headers.get("x-compute-tokens", "")
+        return Answer(
+            text=encode(sorted(predictions, key=lambda one: one.label)).decode(),
+            finish_reason="eos_token",
+            prompt_tokens=int(counted) if counted.isdigit() else None,
+        )

@@ -1,0 +1,285 @@
+"""Columns that ask a judge: a real reward endpoint, a journal of their own, null where unknown."""
+
+import json
+import re
+from collections.abc import Mapping
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+
+from prequery import Magpie, columns
+from prequery.columns.instruct_reward import InstructReward
+from prequery.errors import BuildError, ColumnError, EndpointError, RecipeError
+from prequery.options import Options
+from prequery.preference import UNSCORED
+from prequery.recipe import read
+from prequery.transport import Patience
+from scripted_tei import REWARD_MODEL, REWARD_REVISION, Json, ScriptedTei
+from scripted_tgi import ScriptedTgi, recipe_text, words
+
+AT_ONCE = Patience(first_wait_s=0, longest_wait_s=0)
+USER = "<|im_start|>user\n"
+NOBODY = "http://127.0.0.1:9"
+JUDGED = {
+    "columns": "[length, {instruct_reward: {judge: reward}}]",
+    "judges": (
+        f"{{reward: {{model: {REWARD_MODEL}, revision: '{REWARD_REVISION}', endpoint: {NOBODY}}}}}"
+    ),
+}
+
+
+@pytest.fixture(autouse=True)
+def _own_folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PREQUERY_HOME", str(tmp_path / "home"))
+
+
+def build(
+    tmp_path: Path,
+    server: ScriptedTgi | None,
+    judge: ScriptedTei | None,
+    out: str = "out",
+    changed: Mapping[str, str] | None = None,
+) -> tuple[list[Json], Json]:
+    """Build, and return rows and lock."""
+    path = tmp_path / "scripted.yaml"
+    path.write_text(recipe_text(**JUDGED | dict(changed or {})))
+    options = Options(
+        endpoints=(server.url if server else NOBODY,),
+        judge_endpoints={"reward": (judge.url if judge else NOBODY,)},
+        patience=AT_ONCE,
+    )
+    Magpie(path, options=options).download_and_prepare(tmp_path / out, file_format="parquet")
+    with next((tmp_path / out / "scripted").glob("*.parquet")).open("rb") as file:
+        rows = pq.read_table(file).to_pylist()
+    return rows, json.loads((tmp_path / out / "scripted.lock.json").read_text())
+
+
+def wordy(prompt: str, seed: int | None) -> str:
+    said = words(prompt, seed)
+    return said if prompt.endswith(USER) else said + " Indeed." * ((seed or 0) % 4)
+
+
+SAMPLED = {"responses": "{temperature: 0.8, max_new_tokens: 128}"}
+
+
+def test_a_reward_is_asked_for_and_recorded(tmp_path: Path) -> None:
+    with ScriptedTgi(say=wordy).serving() as server, ScriptedTei().serving() as judge:
+        rows, lock = build(tmp_path, server, judge, changed=SAMPLED)
+    again, relock = build(tmp_path, None, None, "again", SAMPLED)
+
+    assert all(row["instruct_reward"] == len(row["response"].split()) for row in rows)
+    assert {row["reward_model"] for row in rows} == {f"{REWARD_MODEL}@{REWARD_REVISION}"}
+    assert judge.asked[0] == {
+        "inputs": [rows[0]["instruction"], rows[0]["response"]],
+        "raw_scores": True,
+        "truncate": False,
+    } or len(judge.asked) >= len(rows)
+    assert lock["judges"]["reward"]["model"] == {
+        "model_id": REWARD_MODEL,
+        "revision": REWARD_REVISION,
+        "revision_confirmed_by_endpoint": True,
+        "weights_sha256": None,
+    }
+    assert again == rows
+    assert relock["files"] == lock["files"]
+    card = (tmp_path / "out/README.md").read_text()
+    assert f"| judge `reward` | `{REWARD_MODEL}@{REWARD_REVISION}` |" in card
+
+
+def test_a_judge_is_not_asked_about_rows_that_are_ruled_out_already(tmp_path: Path) -> None:
+    filters = {"filters": "[instruct_reward > 10, instruction_chars > 58]"}
+    with ScriptedTgi(say=wordy).serving() as server, ScriptedTei().serving() as judge:
+        rows, lock = build(tmp_path, server, judge, changed=SAMPLED | filters)
+    rejected = lock["build"]["rejected"]
+
+    assert all(row["instruct_reward"] > 10 and row["instruction_chars"] > 58 for row in rows)
+    assert rejected["filter: instruction_chars > 58"] > 0
+    assert rejected["filter: instruct_reward > 10"] > 0
+    assert all(len(body["inputs"][0]) > 58 for body in judge.asked)
+
+
+def test_adding_a_judge_pays_for_its_own_answers_alone(tmp_path: Path) -> None:
+    with ScriptedTgi(say=wordy).serving() as server:
+        plain = recipe_text(**SAMPLED, columns="[length]")
+        (tmp_path / "plain.yaml").write_text(plain)
+        Magpie(
+            tmp_path / "plain.yaml", options=Options(endpoints=(server.url,))
+        ).download_and_prepare(tmp_path / "plain", file_format="parquet")
+        asked = server.asked.copy()
+        with ScriptedTei().serving() as judge:
+            rows, _ = build(tmp_path, server, judge, changed=SAMPLED)
+        spent = server.asked - asked
+
+    assert len(judge.asked) >= len(rows) == 20
+    assert all(json.loads(body)["parameters"]["max_new_tokens"] == 32 for body in spent)
+
+
+def test_what_a_judge_refuses_is_null_and_what_it_fails_at_is_asked_again(tmp_path: Path) -> None:
+    def moody(inputs: list[str]) -> Json:
+        tries = sum(body["inputs"] == inputs for body in judge.asked)
+        if "bread" in inputs[0].lower():
+            return 413, {"error": "too long", "error_type": "Validation"}
+        if tries == 1:
+            return 424, {"error": "inference failed", "error_type": "Backend"}
+        return (
+            [{"score": None, "label": "LABEL_0"}]
+            if "maps" in inputs[0]
+            else [{"score": 1.5, "label": "LABEL_0"}]
+        )
+
+    judge = ScriptedTei(predict=moody)
+    with ScriptedTgi(say=wordy).serving() as server, judge.serving():
+        rows, _ = build(tmp_path, server, judge, changed=SAMPLED)
+
+    for row in rows:
+        refused = "bread" in row["instruction"].lower()
+        unknown = refused or "maps" in row["instruction"]
+        assert row["instruct_reward"] == (None if unknown else 1.5)
+        assert (row["reward_model"] is None) == refused
+    assert any(row["instruct_reward"] is None for row in rows)
+
+
+def test_preferences_are_scored_by_a_reward_model(tmp_path: Path) -> None:
+    changed = SAMPLED | {"preference": "{responses: 4, score: instruct_reward, min_margin: 1}"}
+    with ScriptedTgi(say=wordy).serving() as server, ScriptedTei().serving() as judge:
+        rows, lock = build(tmp_path, server, judge, changed=changed)
+    again, _ = build(tmp_path, None, None, "again", changed)
+
+    for row in rows:
+        assert row["chosen_score"] == row["instruct_reward"] == len(row["response"].split())
+        assert row["rejected_score"] == len(row["rejected"][0]["content"].split())
+        assert row["score_margin"] >= 1
+        assert len(row["scores"]) == 4
+    assert again == rows
+    assert sum(lock["build"]["rejected"].values()) + 20 == lock["build"]["attempts"]
+
+
+def test_a_pair_needs_two_scores(tmp_path: Path) -> None:
+    def stingy(inputs: list[str]) -> Json:
+        known = "Indeed" in inputs[1] or "rivers" in inputs[0]
+        return [{"score": len(inputs[1]) if known else None, "label": "x"}]
+
+    changed = SAMPLED | {"preference": "{responses: 2, score: instruct_reward}"}
+    with ScriptedTgi(say=wordy).serving() as server, ScriptedTei(stingy).serving() as judge:
+        _, lock = build(tmp_path, server, judge, changed=changed)
+
+    assert lock["build"]["rejected"][UNSCORED] > 0
+
+
+def test_a_judge_that_is_another_model_is_refused_before_the_first_row(tmp_path: Path) -> None:
+    with (
+        ScriptedTgi().serving() as server,
+        ScriptedTei(model_id="acme/other").serving() as judge,
+        pytest.raises(EndpointError) as caught,
+    ):
+        build(tmp_path, server, judge)
+
+    assert caught.value.what == (
+        f"the endpoint serves acme/other@{REWARD_REVISION}, "
+        f"the recipe asks for {REWARD_MODEL}@{REWARD_REVISION}"
+    )
+    assert not judge.asked
+
+
+def test_an_endpoint_that_writes_is_no_reward_judge_and_the_reverse(tmp_path: Path) -> None:
+    server = ScriptedTgi()
+    server.info |= {"model_id": REWARD_MODEL, "model_sha": REWARD_REVISION}
+    with ScriptedTgi().serving() as writer, server.serving(), pytest.raises(EndpointError) as one:
+        build(tmp_path, writer, ScriptedTei(url=server.url))
+    scorer = ScriptedTei(model_id="acme/scripted")
+    with scorer.serving(), pytest.raises(BuildError) as other:
+        build(tmp_path, ScriptedTgi(url=scorer.url), scorer)
+
+    assert one.value.what == "this endpoint writes texts, it scores none"
+    assert other.value.what.startswith("the endpoint serves acme/scripted@777")
+
+
+def test_a_token_of_the_recipe_is_not_sent_to_another_judge(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("REWARD_TOKEN", "canary-5b1f")
+    secret = JUDGED["judges"].replace(NOBODY, f"{{url: '{NOBODY}', token_env: REWARD_TOKEN}}")
+    with ScriptedTgi().serving() as server, ScriptedTei().serving() as judge:
+        build(tmp_path, server, judge, changed={"judges": secret})
+
+    assert judge.headers
+    assert not any("Authorization" in headers for headers in judge.headers)
+    kept = b"".join(path.read_bytes() for path in tmp_path.rglob("*") if path.is_file())
+    assert b"canary-5b1f" not in kept
+
+
+@pytest.mark.parametrize(
+    ("changed", "what", "fix"),
+    [
+        (
+            {"columns": "[{instruct_reward: {judge: rewards}}]"},
+            "the column 'instruct_reward' asks the judge 'rewards', which is not there",
+            "did you mean 'reward'? add it to judges: its model, revision and endpoint",
+        ),
+        (
+            {"columns": "[length]"},
+            "no column asks the judge 'reward'",
+            "name it in a column's parameters, or remove it",
+        ),
+        (
+            {"columns": "[instruct_reward]"},
+            "column 'instruct_reward' needs the parameter 'judge'",
+            "write {instruct_reward: {judge: ...}}",
+        ),
+        ({"judges": "[a]"}, "judges is ['a'], not a mapping", "write `name:` a line"),
+    ],
+)
+def test_a_judge_that_is_not_there_is_named(changed: dict[str, str], what: str, fix: str) -> None:
+    with pytest.raises(RecipeError) as caught:
+        read(recipe_text(**JUDGED | changed), "r.yaml")
+
+    assert (caught.value.what, caught.value.fix) == (what, fix)
+
+
+def test_who_judges_changes_the_build_and_no_answer() -> None:
+    one = read(recipe_text(**JUDGED), "r.yaml")
+    other = read(
+        recipe_text(**JUDGED | {"judges": JUDGED["judges"].replace("777", "778")}), "r.yaml"
+    )
+    elsewhere = read(
+        recipe_text(**JUDGED | {"judges": JUDGED["judges"].replace(":9", ":8")}), "r.yaml"
+    )
+
+    assert one.fingerprint == other.fingerprint == read(recipe_text(), "r.yaml").fingerprint
+    assert one.build_hash == elsewhere.build_hash != other.build_hash
+
+
+ROW = {"instruction": "Is {response} a word?", "response": "Yes {instruction}."}
+
+
+def test_texts_go_where_the_reward_model_saw_them() -> None:
+    column = InstructReward(judge="j", text="<user>{instruction}</user><bot>{response}</bot>")
+
+    question = column.ask(ROW)
+
+    assert question is not None
+    assert question.pair is None
+    assert question.text == ("<user>Is {response} a word?</user><bot>Yes {instruction}.</bot>")
+
+
+@pytest.mark.parametrize(
+    ("said", "label", "score"),
+    [
+        ('[{"score": -3.5, "label": "LABEL_0"}]', "", -3.5),
+        ('[{"score": 2, "label": "good"}, {"score": 1, "label": "bad"}]', "good", 2.0),
+        ('[{"score": 2, "label": "good"}, {"score": 1, "label": "bad"}]', "", None),
+        ('[{"score": 2, "label": "good"}]', "bad", None),
+        ('[{"score": null, "label": "good"}]', "", None),
+        ("[]", "", None),
+    ],
+)
+def test_one_score_counts_or_none(said: str, label: str, score: float | None) -> None:
+    column = InstructReward(judge="j", label=label)
+
+    assert column.read(said, "m@r") == {"instruct_reward": score, "reward_model": "m@r"}
+
+
+def test_a_text_without_a_place_for_the_response_is_refused() -> None:
+    with pytest.raises(ColumnError, match=re.escape("text has no {response}")):
+        columns.load({"instruct_reward": {"judge": "j", "text": "{instruction}"}}, "here")
