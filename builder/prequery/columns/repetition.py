@@ -1,6 +1,7 @@
 """Texts that repeat themselves."""
 
 from collections.abc import Mapping
+from functools import lru_cache
 from math import ceil
 from typing import ClassVar
 
@@ -44,6 +45,7 @@ class Repetition(RowColumn):
         }
 
 
+@lru_cache(maxsize=8)  # a gate and two fields ask for it, one row at a time
 def repetition_ratio(text: str) -> float:
     """Share of a text's runs of 8 words that occurred earlier in the same text.
 
