@@ -36,7 +36,7 @@ from prequery.conversation import Attempt
 from prequery.endpoint import Answer
 from prequery.errors import StoppedError
 from prequery.journal import Journal, Key, folder_for
-from prequery.pipeline import Options
+from prequery.options import Options
 from prequery.recipe import Recipe
 from prequery.simulation import Machine, Settings, SimulatedFleet, simulate
 from prequery.simulation.settings import MODEL, REVISION
