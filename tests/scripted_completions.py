@@ -55,7 +55,9 @@ class ScriptedCompletions:
         fault: Looked at before every `/v1/completions`.
         routes: Other paths and what they answer.
         asked: Bodies of `/v1/completions`.
-        models_fault: Answers `/v1/models` instead.
+        health: int = 200
+        health: Status of `/health`.
+    models_fault: Answers `/v1/models` instead.
     """
 
     owned_by: str = "vllm"
@@ -68,6 +70,7 @@ class ScriptedCompletions:
     fault: Fault | None = None
     routes: dict[str, Json] = field(default_factory=dict)
     asked: list[Json] = field(default_factory=list)
+    health: int = 200
     models_fault: Callable[[web.Request], Awaitable[web.Response]] | None = None
     url: str = ""
 
@@ -83,7 +86,7 @@ class ScriptedCompletions:
         return web.json_response({"detail": "Not Found"}, status=404)
 
     async def _health(self, request: web.Request) -> web.Response:
-        return web.Response()
+        return web.Response(status=self.health)
 
     async def _tokenize(self, request: web.Request) -> web.Response:
         if not self.tokenizes:

@@ -425,6 +425,16 @@ def test_a_template_that_the_server_does_not_show_is_asked_of_the_recipe() -> No
     assert caught.value.fix == "name the template in the recipe: generator.template"
 
 
+@pytest.mark.parametrize(("health", "healthy"), [(200, True), (404, True), (503, False)])
+def test_a_gateway_without_a_health_route_can_be_healthy(health: int, healthy: bool) -> None:
+    async def work(url: str) -> bool:
+        async with connect(url, None, AT_ONCE) as endpoint:
+            return await endpoint.is_healthy(1.0)
+
+    with ScriptedCompletions(health=health).serving() as server:
+        assert asyncio.run(work(server.url)) is healthy
+
+
 def test_a_server_that_does_not_say_how_many_requests_it_takes_is_given_few_at_first() -> None:
     async def capacity(fleet: Fleet) -> int:
         return fleet.capacity

@@ -164,7 +164,7 @@ def test_a_server_that_is_no_tgi_is_named() -> None:
     with server.serving(), pytest.raises(EndpointError) as caught:
         asyncio.run(run())
 
-    assert caught.value.what.startswith("GET /info answered with something that is not TGI's")
+    assert caught.value.what.startswith("GET /info answered with something foreign to TGI: ")
 
 
 def test_an_endless_body_is_cut_off(well: Answer) -> None:

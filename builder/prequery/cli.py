@@ -375,7 +375,7 @@ def _show_prefix(info: Any, prefix: Any) -> None:
     facts = Table.grid(padding=(0, 2))
     facts.add_column()
     facts.add_column(overflow="fold")
-    facts.add_row("model", Text(f"{info.model_id}@{info.model_sha}"))
+    facts.add_row("model", Text(f"{info.model_id}@{info.model_sha or 'unknown revision'}"))
     digest = f", sha256 {prefix.template_sha256[:12]}" if prefix.template_sha256 else ""
     facts.add_row("template", Text(prefix.source + digest))
     facts.add_row("prefix", Text(repr(prefix.text)))

@@ -25,7 +25,14 @@ from prequery.endpoint import (
     summed,
 )
 from prequery.errors import EndpointError
-from prequery.transport import AbsentError, FaultError, HttpEndpoint, RefusedError, encode
+from prequery.transport import (
+    AbsentError,
+    FaultError,
+    HttpEndpoint,
+    OverloadError,
+    RefusedError,
+    encode,
+)
 
 _read_completion = msgspec.json.Decoder(Completion).decode
 
@@ -153,6 +160,18 @@ class CompletionsEndpoint(HttpEndpoint):
         body = {"content": text, "add_special": False, "parse_special": True, "with_pieces": True}
         pieces = (await self._ask_json("POST", "/tokenize", body, _Pieces, "prefix")).tokens
         return Rendering(text, _placed(pieces))
+
+    async def is_healthy(self, timeout_s: float) -> bool:
+        """Ask once whether it works; a gateway may have no `/health`."""
+        for path in ("/health", "/v1/models"):
+            try:
+                await self._once("GET", path, None, timeout_s)
+            except AbsentError:
+                continue
+            except (FaultError, OverloadError, RefusedError, EndpointError):
+                return False
+            return True
+        return False
 
     def check(self, request: Request) -> None:
         """Refuse what this server would leave out in silence.

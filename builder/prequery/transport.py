@@ -143,7 +143,7 @@ class HttpEndpoint:
             ) from None
         except msgspec.DecodeError as error:
             raise EndpointError(
-                f"{method} {path} answered with something that is not {self.protocol}'s: {error}",
+                f"{method} {path} answered with something foreign to {self.protocol}: {error}",
                 self.address,
                 f"point the recipe's endpoint.url, or --endpoint, at {self.server}",
             ) from None
