@@ -21,6 +21,8 @@ from prequery.recipe import Sampling
 from prequery.simulation import Counters, Faults, Machine, Settings, simulate
 from prequery.simulation.settings import MODEL, REVISION
 from prequery.transport import Patience
+from scripted_completions import MODEL as RAW
+from scripted_completions import ScriptedCompletions
 from scripted_tgi import recipe_text
 
 MAIN = [sys.executable, "-c", "from prequery.cli import main; main()"]
@@ -112,6 +114,40 @@ def test_the_protocol_that_the_recipe_names_is_the_one_that_is_spoken(
         Magpie(recipe).download_and_prepare(tmp_path / "out", file_format="parquet")
 
     assert caught.value.what == "this is no TGI endpoint: GET /info answered 404 (not found)"
+
+
+TEMPLATE = """\
+{{ bos_token }}{% for m in messages %}{{ '<|im_start|>' + m['role'] + '\\n' + m['content'] \
++ '<|im_end|>\\n' }}{% endfor %}{% if add_generation_prompt %}{{ '<|im_start|>assistant\\n' }}\
+{% endif %}"""
+
+
+@pytest.mark.parametrize(
+    ("owner", "begins"), [("vllm", "<bos><|im_start|>user\n"), ("sglang", "<|im_start|>user\n")]
+)
+def test_a_server_that_hides_its_template_builds_with_the_recipes(
+    owner: str, begins: str, recipe: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "chat.jinja").write_text(TEMPLATE)
+    where = "{file: chat.jinja, bos_token: '<bos>'}"
+    recipe.write_text(
+        recipe.read_text()
+        .replace(f"model: {MODEL}", f"model: {RAW}, template: {where}")
+        .replace("rows: 60", "rows: 20")
+    )
+    server = ScriptedCompletions(owned_by=owner, bos="<bos>")
+
+    with server.serving():
+        options = Options(endpoints=(server.url,), patience=AT_ONCE, journal=tmp_path / "journal")
+        builder = Magpie(recipe, options=options)
+        builder.download_and_prepare(tmp_path / "out", file_format="parquet")
+    rows = builder.sample_rows(20)
+
+    # Exactly one BOS is read: vLLM is told to add none, SGLang adds one.
+    assert all(body["prompt"].startswith(begins) for body in server.asked)
+    assert len(rows) == 20
+    assert any(row["instruction_seed"] > 2**32 for row in rows)
+    assert builder.folder_lock()["generator"]["revision_confirmed_by_endpoint"] is False
 
 
 def test_an_endpoint_that_dies_is_left_and_taken_back() -> None:

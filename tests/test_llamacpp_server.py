@@ -158,11 +158,11 @@ def test_a_wrong_key_is_an_error_that_names_the_variable() -> None:
     assert "wrong" not in str(caught.value)
 
 
-def recipe(folder: Path, responses: str) -> Path:
+def recipe(folder: Path, responses: str, template: str = "null") -> Path:
     path = folder / "own.yaml"
     path.write_text(
         "name: own\nversion: 1.0.0\nrows: 5\nseed: 11\n"
-        f"generator: {{model: {ALIAS}, revision: {weights.MODEL_SHA}}}\n"
+        f"generator: {{model: {ALIAS}, revision: {weights.MODEL_SHA}, template: {template}}}\n"
         "instructions: [{temperature: 0.8, top_p: 0.95, max_new_tokens: 64}]\n"
         f"responses: {responses}\n"
         "columns: [length, likelihood]\n"
@@ -200,6 +200,22 @@ def test_a_build_gives_the_rows_of_the_embedded_endpoint(
                 assert value == one[key], key
     assert lock["generator"]["revision_confirmed_by_endpoint"] is False
     assert lock["endpoint"]["router"] == "llamacpp"
+
+
+def test_the_template_of_the_gguf_gives_the_prefix_of_the_served_one(
+    url: str, tmp_path: Path
+) -> None:
+    found = weights.find()
+    assert found is not None
+    path = recipe(tmp_path, "{max_new_tokens: 24}", f"{{gguf: {found.path}}}")
+    served = run(url, derive)
+
+    rows, lock = build(path, (url,), tmp_path / "out")
+
+    assert len(rows) == 5
+    assert (lock["prefix"]["text"], lock["prefix"]["suffix"]) == (served.text, served.suffix)
+    assert tuple(lock["prefix"]["ids"]) == served.ids
+    assert lock["prefix"]["source"] == f"GGUF {found.path.name}"
 
 
 def test_two_servers_are_one_fleet_and_a_recorded_build_needs_none(
