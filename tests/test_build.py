@@ -19,7 +19,7 @@ import pytest
 from aiohttp import web
 from datasets import load_dataset
 
-from prequery import Magpie, selection, synthesis
+from prequery import Magpie, pipeline, selection, synthesis
 from prequery.conversation import Attempt
 from prequery.endpoint import Answer
 from prequery.errors import (
@@ -241,6 +241,24 @@ def test_a_build_that_carries_on_asks_before_it_has_read_the_journal(
     assert len(rows_again) <= server.info["max_concurrent_requests"]
     assert read[0] < 200  # of 402 slots in the journal
     assert digests(tmp_path / "carried-on") == digests(tmp_path / "whole")
+
+
+def test_a_journal_that_cannot_have_all_rows_is_not_read_to_its_end_first(
+    recipe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A new filter takes half of the rows: that shows long before the last one."""
+    recipe.write_text(recipe_text(400))
+    with ScriptedTgi().serving() as server:
+        build(recipe, server, tmp_path / "lenient")
+        alone = Watched()
+        monkeypatch.setattr(pipeline, "_Silent", lambda: alone)
+        monkeypatch.setattr(synthesis, "READ_S", 0.0)
+        recipe.write_text(recipe_text(380, filters="[instruction_chars > 58]"))
+        build(recipe, server, tmp_path / "strict")
+
+    lock = json.loads((tmp_path / "strict/scripted.lock.json").read_text())
+    assert lock["build"]["attempts"] > 500
+    assert 100 <= alone.attempts < 200
 
 
 def test_rows_that_wait_for_a_slow_one_are_read_again_when_it_is_in(
