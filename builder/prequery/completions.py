@@ -182,12 +182,13 @@ class CompletionsEndpoint(HttpEndpoint):
         refuse_scores(request, self.address)
         self._dialect.check(request, self.address)
 
-    async def generate(self, request: Request, timeout_s: float) -> Answer:
+    async def generate(self, request: Request, timeout_s: float | None) -> Answer:
         """Continue a text: one try.
 
         Args:
             request: What to continue and how.
-            timeout_s: Without an answer after this time the try is a faulty one.
+            timeout_s: Without an answer after this time the try is a faulty one. Null: whoever
+                asks keeps the time.
 
         Returns:
             An answer; one with `error` when the endpoint refuses the request for good.

@@ -215,7 +215,7 @@ class Client(Protocol):
     async def is_healthy(self, timeout_s: float) -> bool:
         """Ask once whether it works."""
 
-    async def generate(self, request: Request, timeout_s: float) -> Answer:
+    async def generate(self, request: Request, timeout_s: float | None) -> Answer:
         """Continue a text: one try. Faults raise `FaultError` or `OverloadError`."""
 
 
@@ -302,12 +302,13 @@ class TgiEndpoint(HttpEndpoint):
         body = {"messages": list(messages)}
         return await self._ask_json("POST", "/chat_tokenize", body, Rendering, "prefix")
 
-    async def generate(self, request: Request, timeout_s: float) -> Answer:
+    async def generate(self, request: Request, timeout_s: float | None) -> Answer:
         """Continue a text: one try.
 
         Args:
             request: What to continue and how.
-            timeout_s: Without an answer after this time the try is a faulty one.
+            timeout_s: Without an answer after this time the try is a faulty one. Null: whoever
+                asks keeps the time.
 
         Returns:
             An answer; one with `error` when the endpoint refuses the request for good.

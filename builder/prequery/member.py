@@ -101,7 +101,7 @@ class Member:
             async with asyncio.timeout(self._timeout_s(sent)) as scope:
                 self._open[scope] = sent
                 try:
-                    answer = await self.endpoint.generate(request, self.patience.request_s)
+                    answer = await self.endpoint.generate(request, None)
                 finally:
                     del self._open[scope]
         except OverloadError:

@@ -14,6 +14,8 @@ MEMORY = 512
 """Answers that the pace is known from."""
 KNOWN = 32
 """So many answers, and the pace is known."""
+EVERY = 16
+"""Answers between two lines: one for each would cost as much as all else here."""
 MARGIN = 1.25
 """A request may take so many times what the slowest of the last answers would have taken."""
 
@@ -77,6 +79,7 @@ class Pace:
 
     def __init__(self) -> None:
         self._fit = Fit()
+        self._line = Line(0.0, 0.0)
         self._slowest = 1.0
         self._answers = 0
 
@@ -84,10 +87,12 @@ class Pace:
         """Take an answer in."""
         self._answers += 1
         self._fit.add(tokens, latency_s, 1 - 1 / MEMORY)
+        if self._answers % EVERY == 0:
+            self._line = self._fit.line()
         if self._answers >= KNOWN:
             # An answer's own length counts little where it is short: a hiccup is no pace.
             usual_s = self._fit.mean_latency_s
-            expected_s = self._fit.line().latency_s(tokens)
+            expected_s = self._line.latency_s(tokens)
             slowness = (latency_s + usual_s) / (expected_s + usual_s)
             self._slowest = max(slowness, 1 + (self._slowest - 1) * (1 - 1 / MEMORY))
 
@@ -111,5 +116,5 @@ class Pace:
         """Return how long a request may take; null while too few answers came to tell."""
         if self._answers < KNOWN:
             return None
-        longest_s = self._fit.line().latency_s(max_new_tokens) + self._fit.mean_latency_s
+        longest_s = self._line.latency_s(max_new_tokens) + self._fit.mean_latency_s
         return MARGIN * self._slowest * longest_s

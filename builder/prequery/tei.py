@@ -94,7 +94,7 @@ class TeiEndpoint(HttpEndpoint):
                 "ask it by a column that wants a score, as instruct_reward does",
             )
 
-    async def generate(self, request: Request, timeout_s: float) -> Answer:
+    async def generate(self, request: Request, timeout_s: float | None) -> Answer:
         """Score a text or a pair: one try.
 
         Returns:

@@ -6,6 +6,7 @@ import random
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import lru_cache
 from types import TracebackType
 from typing import Any, ClassVar, Self, TypeVar
 
@@ -104,10 +105,16 @@ class HttpEndpoint:
 
     async def __aenter__(self) -> Self:
         """Open the connections."""
-        headers = {"Authorization": f"Bearer {self.token}"} if self.token else {}
-        # No limit here: how many requests are in flight is decided by who asks.
-        connector = aiohttp.TCPConnector(limit=0)
-        self._session = aiohttp.ClientSession(headers=headers, connector=connector)
+        headers = {"Content-Type": "application/json"}
+        if self.token:
+            headers["Authorization"] = f"Bearer {self.token}"
+        # No limit here: how many requests are in flight is decided by who asks. No endpoint's
+        # cookies are wanted, and looking for them costs at every request.
+        self._session = aiohttp.ClientSession(
+            headers=headers,
+            connector=aiohttp.TCPConnector(limit=0),
+            cookie_jar=aiohttp.DummyCookieJar(),
+        )
         return self
 
     async def __aexit__(
@@ -168,8 +175,9 @@ class HttpEndpoint:
             waits += 1
 
     async def _once(
-        self, method: str, path: str, body: bytes | None, timeout_s: float
+        self, method: str, path: str, body: bytes | None, timeout_s: float | None
     ) -> tuple[bytes, Mapping[str, str]]:
+        """Ask once; without a timeout whoever asks keeps the time."""
         if self._session is None:
             raise RuntimeError("an endpoint is used outside of `async with`")
         try:
@@ -177,9 +185,8 @@ class HttpEndpoint:
                 method,
                 self.address + path,
                 data=body,
-                headers={"Content-Type": "application/json"},
                 allow_redirects=False,
-                timeout=aiohttp.ClientTimeout(total=timeout_s, sock_connect=CONNECT_TIMEOUT_S),
+                timeout=_timeout(timeout_s),
             ) as response:
                 raw = await _bounded(response)
         except TimeoutError:
@@ -216,6 +223,11 @@ class HttpEndpoint:
             f"{self.address}, {where}",
             "see that the endpoint is up, then run the same command: finished answers are kept",
         )
+
+
+@lru_cache(maxsize=16)
+def _timeout(timeout_s: float | None) -> aiohttp.ClientTimeout:
+    return aiohttp.ClientTimeout(total=timeout_s, sock_connect=CONNECT_TIMEOUT_S)
 
 
 async def _bounded(response: aiohttp.ClientResponse) -> bytes:
