@@ -344,16 +344,49 @@ def probe(
     ] = "smollm2-demo",
     endpoint: EndpointOption = None,
     token_env: TokenOption = None,
+    compare: Annotated[
+        tuple[str, str] | None,
+        typer.Option(
+            metavar="BASE ALIGNED",
+            help="The control experiment: draw as much from a base model as from an aligned one. "
+            "Each is an endpoint's address, `local` (SmolLM2-135M-Instruct), `gemma-3-270m` (base "
+            "weights of the extra `control`, under Gemma's terms) or a GGUF file. --token-env is "
+            "then ALIGNED's.",
+        ),
+    ] = None,
+    base_token_env: Annotated[
+        str | None, typer.Option(help="Environment variable with the bearer token for BASE.")
+    ] = None,
+    draws: Annotated[
+        int, typer.Option(min=2, max=10_000, help="Draws from each model of --compare.")
+    ] = 64,
+    exact: ExactOption = False,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="The comparison as JSON, each draw included.")
+    ] = False,
 ) -> None:
     """Show the prefix of the served model, and whether it writes its own instructions."""
+    from prequery.recipe import load
+
+    loaded = load(recipe)
+    if compare and endpoint:
+        raise typer.BadParameter("--compare names its endpoints itself: leave --endpoint out")
+    if not compare and (as_json or base_token_env or exact):
+        raise typer.BadParameter(
+            "--json, --exact and --base-token-env belong to --compare BASE ALIGNED"
+        )
+    if compare:
+        tokens = (base_token_env, token_env)
+        _compare(compare, tokens, exact, loaded.instructions[0], draws, as_json)
+    else:
+        _probe(loaded, _options(endpoint, token_env))
+
+
+def _probe(loaded: Any, options: Any) -> None:
     from prequery import models
     from prequery import probe as probing
     from prequery.prefix import derive, prove
-    from prequery.recipe import load
     from prequery.runner import run_async
-
-    loaded = load(recipe)
-    options = _options(endpoint, token_env)
 
     async def run() -> None:
         async with models.generator_fleet(loaded, options, say) as asked:
@@ -369,6 +402,83 @@ def probe(
             out.print(Text(verdict.sentence(info.model_id), style="bold"), soft_wrap=True)
 
     run_async(run())
+
+
+def _compare(
+    names: tuple[str, str],
+    token_envs: tuple[str | None, str | None],
+    exact: bool,
+    sampling: Any,
+    draws: int,
+    as_json: bool,
+) -> None:
+    import json
+    from functools import partial
+
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeElapsedColumn
+
+    from prequery import comparison
+    from prequery.fleet import token_from
+    from prequery.runner import run_async
+
+    base, aligned = (
+        comparison.Subject(comparison.find(name, say), token_from(variable), exact)
+        for name, variable in zip(names, token_envs, strict=True)
+    )
+    columns = ("draws", BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    with Progress(*columns, console=err, transient=True, disable=not err.is_terminal) as shown:
+        task = shown.add_task("draws", total=2 * draws)
+        drawn = partial(shown.advance, task)
+        done = run_async(comparison.compare(base, aligned, sampling, draws, say, drawn))
+    if as_json:
+        out.file.write(json.dumps(done.to_json(), indent=2) + "\n")
+    else:
+        _show_comparison(done)
+
+
+def _show_comparison(done: Any) -> None:
+    """Draw both sides beside each other, three draws of each, the rule and the sentence."""
+    from prequery.probe import REQUEST_RULE, is_finished, is_request
+
+    sides = {"base": done.base, "aligned": done.aligned}
+    table = Table(box=None, pad_edge=False)
+    table.add_column("")
+    for name in sides:
+        table.add_column(name, overflow="fold")
+
+    def row(title: str, shown: Callable[[Any], str]) -> None:
+        table.add_row(title, *(Text(visible(shown(side))) for side in sides.values()))
+
+    row("model", lambda side: side.info.model_id)
+    for title in done.base.shares:
+        table.add_row(title, *(_share(side.shares[title]) for side in sides.values()))
+    row("log-probability", lambda side: _logprob(side.verdict.logprob_mean))
+    out.print(table)
+    for name, side in sides.items():
+        out.print(Text(f"sent to {name}: {visible(side.sent)}"), soft_wrap=True)
+    for name, side in sides.items():
+        for answer in side.answers[:3]:
+            kind = "request" if is_request(answer, side.prefix) else "no request"
+            kind = kind if is_finished(answer) else "cut off"
+            out.print(Text(f"{name}, {kind}: {_short(answer.text.strip(), 160)}"), soft_wrap=True)
+    notes = (
+        "Shares with Wilson's 95 % interval; distinct: of those that finished. Log-probability: "
+        "mean of a token as the endpoint reports it; not comparable between vocabularies."
+    )
+    out.print(Text(notes), soft_wrap=True)
+    out.print(Text(REQUEST_RULE[0].upper() + REQUEST_RULE[1:] + "."), soft_wrap=True)
+    out.print(Text(done.sentence(), style="bold"), soft_wrap=True)
+
+
+def _share(share: Any) -> str:
+    if share.ratio is None:
+        return "none"
+    low, high = share.interval
+    return f"{share.count} of {share.of}: {share.ratio:.0%} ({low:.0%} to {high:.0%})"
+
+
+def _logprob(mean: float | None) -> str:
+    return "not reported" if mean is None else f"{mean:.2f}"
 
 
 def _show_prefix(info: Any, prefix: Any) -> None:

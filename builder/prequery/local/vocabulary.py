@@ -64,8 +64,8 @@ def spans(text: str, pieces: Sequence[Piece], bos: int | None) -> list[Span]:
     """
     aligned = _align(text, pieces)
     if aligned is None and pieces and pieces[0].id == bos:
-        aligned = _align(text, pieces[1:])
-        aligned = aligned and [(0, 0), *aligned]
+        rest = _align(text, pieces[1:])
+        aligned = None if rest is None else [(0, 0), *rest]
     if aligned is None:
         aligned = [(0, 0)] * len(pieces)
     return [

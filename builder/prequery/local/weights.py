@@ -36,8 +36,8 @@ class Weights:
     Attributes:
         path: The file.
         model_id: What ``/info`` calls the model.
-        model_sha: 40 hexadecimal digits: the commit that the file came from, or, for a file of the
-            user's own, the start of its SHA-256.
+        model_sha: 40 hexadecimal digits: the commit that the file came from, or, where that is
+            not known, the start of its SHA-256.
         sha256: Of the whole file, which is what truly identifies it.
     """
 
@@ -71,7 +71,7 @@ def find(search: Sequence[str] | None = None) -> Weights | None:
             str(path.parent),
             f"{reinstall}; or {OWN_GGUF}",
         )
-    found = _sha256(path) if path.stat().st_size == BYTES else f"{path.stat().st_size} bytes"
+    found = sha256_of(path) if path.stat().st_size == BYTES else f"{path.stat().st_size} bytes"
     if found != SHA256:
         raise LocalError(
             f"the embedded weights are not the pinned ones: expected {SHA256}, found {found}",
@@ -132,10 +132,11 @@ def from_file(path: Path) -> Weights:
         magic = file.read(4)
     if magic != b"GGUF":
         raise LocalError(f"this is not a GGUF file: it starts with {magic!r}", str(path), fix)
-    sha256 = _sha256(path)
+    sha256 = sha256_of(path)
     return Weights(path.resolve(), path.name, sha256[:40], sha256)
 
 
-def _sha256(path: Path) -> str:
+def sha256_of(path: Path) -> str:
+    """Return the SHA-256 of a whole file, as 64 hexadecimal digits."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
