@@ -39,8 +39,8 @@ FIELDS: Mapping[str, str] = {
     "thinking": "string[]",  # think block of each response; null: not split off
     "instruction_temperature": "float64",  # null: greedy
     "instruction_top_p": "float64",  # null: the whole vocabulary
-    "instruction_seed": "int64",  # null: greedy
-    "response_seed": "int64",  # null: greedy
+    "instruction_seed": "int64",  # null: greedy, or not heeded
+    "response_seed": "int64",  # null: greedy, or not heeded
     "instruction_tokens": "int32",
     "response_tokens": "int32",
     "instruction_finish_reason": "string",
