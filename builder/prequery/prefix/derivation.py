@@ -44,8 +44,8 @@ async def derive(
         EndpointError: The endpoint cannot render its template, or does not answer.
     """
     template = await asyncio.to_thread(find, model, Path(base)) if model else None
-    source: _Source = _Rendered(template, model) if template and model else _Served(endpoint)
-    pieces, whole = await _pieces(source)
+    source: Source = _Rendered(template, model) if template and model else _Served(endpoint)
+    pieces, whole = await cut(source)
     if template is None:
         _has_no_date(pieces.text, source.where)
     pieces, meant = ids.border(pieces, whole, await source.tokens(whole), endpoint.address)
@@ -66,11 +66,11 @@ async def unproven(template: ChatTemplate, model: Generator) -> Prefix:
     Raises:
         PrefixError: The template cannot be split.
     """
-    pieces, _ = await _pieces(_Rendered(template, model))
+    pieces, _ = await cut(_Rendered(template, model))
     return replace(pieces, source=template.source, template_sha256=template.sha256)
 
 
-class _Source(Protocol):
+class Source(Protocol):
     """Renders conversations."""
 
     @property
@@ -159,7 +159,7 @@ class _Rendered:
         return await asyncio.to_thread(self.template.encode, whole)
 
 
-async def _pieces(source: _Source) -> tuple[Prefix, str]:
+async def cut(source: Source) -> tuple[Prefix, str]:
     """Return the pieces, and the rendering of one turn that they were cut from."""
 
     async def render(marks: tuple[Pair, ...], lead: str | None) -> dict[str, str | Refused]:

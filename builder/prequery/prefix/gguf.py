@@ -50,15 +50,7 @@ def read(path: Path) -> Metadata:
     Raises:
         PrefixError: It is no GGUF, it is damaged, or it holds no chat template.
     """
-    try:
-        with path.open("rb") as file:
-            keys = _Reader(file, path.stat().st_size).keys()
-    except OSError as error:
-        what = f"the GGUF file cannot be read: {error.strerror}"
-        raise PrefixError(what, str(path), "correct generator.template.gguf") from None
-    except (ValueError, struct.error) as error:
-        what = f"this is no GGUF file that can be read: {error}"
-        raise PrefixError(what, str(path), "bring the file anew, or name another one") from None
+    keys = read_keys(path)
     template = keys.get("tokenizer.chat_template")
     if not isinstance(template, str) or not template:
         raise PrefixError(
@@ -87,6 +79,23 @@ def read(path: Path) -> Metadata:
             if kind == CONTROL
         },
     )
+
+
+def read_keys(path: Path) -> dict[str, Any]:
+    """Return every key of a GGUF file's metadata.
+
+    Raises:
+        PrefixError: It is no GGUF, or it is damaged.
+    """
+    try:
+        with path.open("rb") as file:
+            return _Reader(file, path.stat().st_size).keys()
+    except OSError as error:
+        what = f"the GGUF file cannot be read: {error.strerror}"
+        raise PrefixError(what, str(path), "correct generator.template.gguf") from None
+    except (ValueError, struct.error) as error:
+        what = f"this is no GGUF file that can be read: {error}"
+        raise PrefixError(what, str(path), "bring the file anew, or name another one") from None
 
 
 class _Reader:

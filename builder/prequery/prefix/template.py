@@ -104,8 +104,8 @@ def find(model: Generator, base: Path) -> ChatTemplate | None:
             f"file {path.name}",
             {key: text for key, text in special.items() if text is not None},
         )
-    if named.tokenizer is None:
-        folder, source = tokenizer.download(model.model, model.revision), f"{model.model}@"
+    if not named.tokenizer:
+        folder = tokenizer.download(model.model, model.revision)
         source = f"tokenizer {model.model}@{model.revision}"
     else:
         folder = base / named.tokenizer
