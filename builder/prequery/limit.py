@@ -8,8 +8,8 @@ share of the requests that only wait. So
 - the limit grows while throughput grows: it doubles until a doubling brings less than a tenth, and
   goes on in small steps while nobody waits. That an endpoint slows down as its batch grows is no
   reason to stop;
-- it falls where more than a tenth wait, to those who do not and a tenth. A fall that costs
-  throughput is taken back: a long prompt is work too;
+- it falls where more than a tenth wait, two rounds long, to those who do not and a tenth. A fall
+  that costs throughput is taken back: a long prompt is work too;
 - it falls on 429, and comes near where it was refused once again only now and then.
 
 It never falls below one: an endpoint that others keep busy is not left to them.
@@ -26,6 +26,8 @@ DOUBLING_PAYS = 1.1
 """Throughput over that of half the requests, at least, to double once more."""
 FULL_RATIO = 0.7
 """A round with fewer of the allowed requests in flight says nothing of the limit."""
+BUSY_RATIO = 0.95
+"""With fewer in flight, it may be this process that keeps answers waiting."""
 MANY_WAIT_RATIO = 0.15
 FEW_WAIT_RATIO = 0.05
 SPARE = 1.1
@@ -87,6 +89,7 @@ class Limit:
         self._adapts = adapts
         self._doubling = ceiling is None
         self._settling = True
+        self._waited = False
         self._answers = 0
         self._levels_answered: deque[int] = deque([0], maxlen=64)
         self._best_before_refusal = 0.0
@@ -201,7 +204,9 @@ class Limit:
             self._grow(now)
         elif self._stands(now, mean_tokens) and not self._hold:
             waiting = now.waiting_ratio(mean_tokens)
-            if waiting > MANY_WAIT_RATIO:
+            many = waiting > MANY_WAIT_RATIO and now.level >= BUSY_RATIO * now.limit
+            again, self._waited = self._waited, many
+            if many and again:
                 self._fell_from, self._grew_from = now, None
                 self._change(
                     max(now.level * (1 - waiting) * SPARE, self.value * LARGEST_FALL_RATIO)
