@@ -73,6 +73,30 @@ def test_bos_is_found_out_by_count_where_no_ids_are_shown() -> None:
     assert adding.bos == "the endpoint adds BOS, by its count; the template's is off"
 
 
+@dataclass
+class Silent(Counting):
+    """An endpoint that counts the prompt of one token alone, and of no answer."""
+
+    async def generate(self, request: Request, where: str, urgent: bool = False) -> Answer:
+        answer = await Counting.generate(self, request, where, urgent)
+        return answer if where == "prefix" else Answer(text="Why?", finish_reason="eos_token")
+
+
+def test_where_no_prompt_tokens_are_counted_the_proof_says_that_it_is_none() -> None:
+    counting, silent = Counting(), Silent()
+    prefix = asyncio.run(derive(counting))
+
+    sure, unsure = (asyncio.run(prove(one, prefix, SAMPLED)) for one in (counting, silent))
+
+    said = "prompts go to the model as they are: the endpoint counts the"
+    assert sure == (True, f"{said} {len(prefix.ids)} tokens sent")
+    assert unsure == (
+        False,
+        "whether prompts go to the model as they are is not known for sure: the endpoint counts "
+        "no prompt tokens; its answers do not greet in English",
+    )
+
+
 @pytest.mark.parametrize("adds", ["two words", "<a><b>"])
 def test_tokens_that_the_template_does_not_explain_are_refused(adds: str) -> None:
     with pytest.raises(PrefixError) as caught:

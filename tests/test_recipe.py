@@ -213,6 +213,71 @@ def test_only_what_decides_an_answer_changes_the_fingerprint() -> None:
         assert fingerprints(**changed) == (base, built)
 
 
+def generator(keys: str) -> str:
+    return recipe_text(generator=f"{{model: acme/m, revision: '{'5' * 40}', {keys}}}")
+
+
+@pytest.mark.parametrize(
+    ("keys", "what", "fix"),
+    [
+        (
+            "template: hub",
+            "template is 'hub'",
+            "allowed: endpoint, tokenizer, {tokenizer: FOLDER}, {gguf: FILE}, {file: FILE}",
+        ),
+        (
+            "template: {gguf: a, file: b}",
+            "template names 2 places, not one",
+            "keep one of tokenizer, gguf and file",
+        ),
+        (
+            "template: {gguf: a, bos_token: b}",
+            "bos_token and eos_token are those of a template file; this source tells its own",
+            "remove them",
+        ),
+        (
+            "template: {jinja: a}",
+            "unknown key 'jinja'",
+            "known: tokenizer, gguf, file, bos_token, eos_token",
+        ),
+        (
+            "date: 2026-01-31",
+            "date is set, but the endpoint renders the template and cannot be told",
+            "name the template too, as template: tokenizer",
+        ),
+        (
+            "template: tokenizer, date: 2026-02-30",
+            "date is '2026-02-30'",
+            "expected: a date as 2026-01-31",
+        ),
+        (
+            "template: tokenizer, thinking: 1",
+            "thinking is 1",
+            "allowed: true or false",
+        ),
+    ],
+)
+def test_a_template_that_cannot_be_meant_is_refused(keys: str, what: str, fix: str) -> None:
+    error = refusal(generator(keys))
+
+    assert (error.what, error.fix) == (what, fix)
+
+
+def test_where_a_template_is_and_what_it_is_told_decide_answers() -> None:
+    keys = [
+        "prefix: auto",
+        "template: endpoint",
+        "template: tokenizer",
+        "template: {file: a}",
+        "template: tokenizer, thinking: false",
+        "template: tokenizer, date: 2026-01-31",
+    ]
+    plain, endpoint, *others = [read(generator(one), "r.yaml").fingerprint for one in keys]
+
+    assert plain == endpoint
+    assert len({plain, *others}) == 5
+
+
 def test_spelling_and_order_of_a_recipe_do_not_change_its_fingerprint() -> None:
     plain = recipe_text(instructions="[{temperature: 1, top_p: 1, max_new_tokens: 64}]")
     other = recipe_text(

@@ -393,7 +393,7 @@ def _probe(loaded: Any, options: Any) -> None:
             info = await asked.info()
             prefix = await derive(asked, loaded.generator, Path(loaded.source).parent)
             _show_prefix(info, prefix)
-            say(await prove(asked, prefix, loaded.instructions[0]))
+            say((await prove(asked, prefix, loaded.instructions[0])).sentence)
             answers = await probing.sample(asked, prefix, loaded.instructions[0])
             for number, answer in enumerate(answers[:5], 1):
                 ended = "" if answer.finish_reason != "length" else " [cut off]"

@@ -17,10 +17,12 @@ import msgspec
 from prequery import instructions, judging
 from prequery.columns.base import Question
 from prequery.endpoint import Asks, Info, Request
+from prequery.errors import PrefixError
 from prequery.fleet import Fleet, token_from
 from prequery.local.process import start
 from prequery.options import Options
 from prequery.prefix import Prefix, check_model, derive, prove
+from prequery.prefix.template import find
 from prequery.recipe import LOCAL, Endpoint, Generator, Recipe
 from prequery.voices import Voice, Voices
 
@@ -140,15 +142,27 @@ async def _info(model: Generator, endpoint: Asks, requests: Sequence[Request]) -
     return info
 
 
-async def prove_prefixes(recipe: Recipe, models: Models, voices: Voices) -> None:
+async def prove_prefixes(
+    recipe: Recipe, models: Models, voices: Voices, say: Callable[[str], None]
+) -> None:
     """See that every endpoint that writes continues its prefix as it stands.
+
+    Args:
+        recipe: Samples the proof.
+        models: Are asked.
+        voices: Their prefixes.
+        say: Is told what cannot be known for sure.
 
     Raises:
         EndpointError: One does not.
     """
-    await prove(models.generator, voices.generator.prefix, recipe.instructions[0])
+    setting = recipe.instructions[0]
+    proofs = [await prove(models.generator, voices.generator.prefix, setting)]
     if models.responder:
-        await prove(models.responder, voices.responder.prefix, recipe.instructions[0])
+        proofs.append(await prove(models.responder, voices.responder.prefix, setting))
+    for proof in proofs:
+        if not proof.is_certain:
+            say(proof.sentence)
 
 
 def made_with(recipe: Recipe, voices: Voices) -> dict[str, Any]:
@@ -178,6 +192,26 @@ def notes(recipe: Recipe, voices: Voices) -> dict[str, Any]:
 def judge_made_with(info: Info) -> dict[str, Any]:
     """Return what decides a judge's answers besides its column."""
     return {"model_id": info.model_id, "model_sha": info.model_sha}
+
+
+def templates_changed(recipe: Recipe, voices: Voices) -> bool:
+    """Tell whether a template file that the recipe names is another than the recorded one.
+
+    A file that is gone cannot tell; what was recorded stands without it.
+    """
+    base = Path(recipe.source).parent
+    both = [(recipe.generator, voices.generator)]
+    both += [(recipe.responder, voices.responder)] if recipe.responder else []
+    for model, voice in both:
+        if model.template is None or model.template.tokenizer == "":
+            continue  # the endpoint's, or of a pinned revision
+        try:
+            now = find(model, base)
+        except PrefixError:
+            continue
+        if now is not None and now.sha256 != voice.prefix.template_sha256:
+            return True
+    return False
 
 
 def noted(header: Mapping[str, Any], judges: Mapping[str, Mapping[str, Any]]) -> Voices:

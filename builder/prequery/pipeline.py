@@ -109,6 +109,8 @@ def _replay(rows: _Rows, journals: _Journals) -> tuple[Lock, Selection] | None:
         return None
     headers = {c.judge: journals.verdicts[c.name].header for c in judging.judge_columns(recipe)}
     voices = models.noted(journal.header, headers)
+    if models.templates_changed(recipe, voices):
+        return None  # the endpoint is asked, and the journal then says what it was made with
     selector = rows.selector(voices)
     benches = {name: Bench(held, None) for name, held in journals.verdicts.items()}
     stream = Synthesis(recipe, voices, journal, selector, _Silent(), benches=benches)
@@ -130,7 +132,7 @@ async def _synthesize(
         pinned = lock.pin(recipe, voices)
         lock.hold(recipe, pinned)
         journal.agree(models.made_with(recipe, voices), models.notes(recipe, voices))
-        await models.prove_prefixes(recipe, asked, voices)
+        await models.prove_prefixes(recipe, asked, voices, observer.said)
         selector = rows.selector(voices)
         stream = Synthesis(
             recipe,

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TypeVar
 
 import msgspec
 
@@ -85,7 +86,8 @@ def rehearse(
             unjudged,
             rows=min(rows, recipe.rows),
             endpoint=Endpoint(concurrency=recipe.endpoint.concurrency),
-            responder=recipe.responder and replace(recipe.responder, endpoint=Endpoint()),
+            generator=_served(recipe.generator),
+            responder=recipe.responder and replace(_served(recipe.responder), endpoint=Endpoint()),
             filters=tuple(step for step in unjudged.filters if not step.reads & SPOKEN),
             # A lock beside the recipe pins the real model's prefix; here is another template.
             source=str(folder / "recipe.yaml"),
@@ -130,6 +132,14 @@ def rehearse(
         faults={kind: count for kind, count in sorted(faults.items()) if count},
         cpu_ratio=cpu / max(seconds, 1e-9),
     )
+
+
+Model = TypeVar("Model", bound=Generator)
+
+
+def _served(model: Model) -> Model:
+    """Return the model with the template that its simulated endpoint renders."""
+    return replace(model, template=None, date=None, thinking=None)
 
 
 def _unjudged(recipe: Recipe) -> Recipe:

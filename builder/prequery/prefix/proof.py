@@ -1,6 +1,7 @@
 """Prove, before the first row, that the endpoint serves the model and continues raw prompts."""
 
 import re
+from typing import NamedTuple
 
 from prequery.endpoint import Asks, Info, Request
 from prequery.errors import EndpointError
@@ -31,15 +32,24 @@ def check_model(info: Info, generator: Generator, address: str) -> None:
         )
 
 
-async def prove(endpoint: Asks, prefix: Prefix, sampling: Sampling) -> str:
+class Proof(NamedTuple):
+    """What was proven.
+
+    Args:
+        is_certain: The endpoint counts prompt tokens, and as many as were sent.
+        sentence: The same in words.
+    """
+
+    is_certain: bool
+    sentence: str
+
+
+async def prove(endpoint: Asks, prefix: Prefix, sampling: Sampling) -> Proof:
     """Ask the endpoint four times, and see that it continues the prefix as it stands.
 
     An endpoint that puts raw prompts into a chat template of its own counts more prompt tokens
     than were sent, and makes the model greet instead of ask. The count tells for sure, in every
     language; greetings are known in English only and are the sign where nothing is counted.
-
-    Returns:
-        What was proven, in one sentence.
 
     Raises:
         EndpointError: It does one of both.
@@ -73,8 +83,10 @@ async def prove(endpoint: Asks, prefix: Prefix, sampling: Sampling) -> str:
             "use an endpoint with raw completions; a greeting is no instruction",
         )
     if counts:
-        return f"prompts go to the model as they are: the endpoint counts the {sent} tokens sent"
-    return (
-        "not known for sure whether prompts go to the model as they are: the endpoint counts no "
-        "prompt tokens; its answers do not greet in English"
+        said = f"prompts go to the model as they are: the endpoint counts the {sent} tokens sent"
+        return Proof(True, said)
+    return Proof(
+        False,
+        "whether prompts go to the model as they are is not known for sure: the endpoint counts "
+        "no prompt tokens; its answers do not greet in English",
     )
