@@ -28,7 +28,7 @@ def test_every_bundled_recipe_is_valid_and_bears_the_name_of_its_file() -> None:
             "unknown key 'row'",
             "r.yaml, line 10, row",
             "did you mean 'rows'? known: name, version, rows, seed, generator, instructions, "
-            "responses, turns, follow_up, steering, think, responder, preference, columns, "
+            "responses, turns, follow_up, steering, think, responder, judges, preference, columns, "
             "filters, release, endpoint, max_attempts",
         ),
         (
@@ -108,7 +108,7 @@ def test_every_bundled_recipe_is_valid_and_bears_the_name_of_its_file() -> None:
             "unknown column 'lenght'",
             "r.yaml, line 8, columns",
             "did you mean 'length'? known: length, language, likelihood, repetition, "
-            "min_neighbor_distance",
+            "instruct_reward, min_neighbor_distance",
         ),
         (
             {"filters": "[3]"},
@@ -126,7 +126,7 @@ def test_every_bundled_recipe_is_valid_and_bears_the_name_of_its_file() -> None:
             {"endpoint": "{url: 'http://h', protocol: completion}"},
             "protocol is 'completion'",
             "r.yaml, line 10, endpoint.protocol",
-            "did you mean 'completions'? allowed: auto, tgi, completions",
+            "did you mean 'completions'? allowed: auto, tgi, completions, tei",
         ),
         (
             {"endpoint": "{url: local, protocol: completions}"},
