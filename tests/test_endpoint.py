@@ -207,12 +207,17 @@ def test_a_request_that_hangs_is_given_up_and_sent_again(well: Answer) -> None:
     assert ask(ScriptedTgi(fault=fault)) == well
 
 
-def test_a_token_goes_out_only_to_its_own_address_and_stands_in_no_error() -> None:
+@pytest.mark.parametrize("code", [301, 302, 303, 307, 308])
+@pytest.mark.parametrize("host", ["127.0.0.1", "localhost"])
+def test_a_token_goes_out_only_to_its_own_address_and_stands_in_no_error(
+    code: int, host: str
+) -> None:
     elsewhere = ScriptedTgi()
     with elsewhere.serving():
+        target = elsewhere.url.replace("127.0.0.1", host) + "/generate"
 
         def redirect(request: web.Request) -> web.StreamResponse:
-            return web.Response(status=307, headers={"Location": f"{elsewhere.url}/generate"})
+            return web.Response(status=code, headers={"Location": target})
 
         server = failing(99, redirect)
         with pytest.raises(EndpointError) as caught:
