@@ -79,25 +79,29 @@ def test_language_pins_its_model() -> None:
     }
 
 
-def test_likelihood_divides_the_sum_by_the_count() -> None:
+def test_likelihood_divides_the_sums_by_the_count() -> None:
     nan, inf = float("nan"), float("inf")
     measured = values_of(
         "likelihood",
         instruction_logprob_sum=[-6.0, 0.0, None, -6.0, nan, -1e308],
+        instruction_logprob_squares=[18.0, 0.0, None, None, nan, inf],
         instruction_logprob_lowest=[-4.0, 0.0, None, None, -inf, -1e308],
         instruction_logprob_count=[3, 1, 0, 0, 2, 1],
-        response_logprob_sum=[None] * 6,
+        response_logprob_sum=[-0.3, -2.0, *[None] * 4],
+        response_logprob_squares=[0.03, None, *[None] * 4],
         response_logprob_lowest=[None] * 6,
-        response_logprob_count=[None] * 6,
+        response_logprob_count=[3, 2, *[None] * 4],
     )
 
     assert measured == {
         "instruction_logprob_mean": [-2.0, 0.0, None, None, None, -1e308],
         "instruction_logprob_min": [-4.0, 0.0, None, None, None, -1e308],
+        "instruction_logprob_std": [math.sqrt(2), 0.0, None, None, None, None],
         "instruction_perplexity": [math.exp(2), 1.0, None, None, None, None],
-        "response_logprob_mean": [None] * 6,
+        "response_logprob_mean": [-0.3 / 3, -1.0, *[None] * 4],
         "response_logprob_min": [None] * 6,
-        "response_perplexity": [None] * 6,
+        "response_logprob_std": [0.0, None, *[None] * 4],
+        "response_perplexity": [math.exp(0.3 / 3), math.e, *[None] * 4],
     }
 
 

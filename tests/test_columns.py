@@ -50,6 +50,7 @@ def rows_of(*texts: str | None) -> dict[str, list[Any]]:
     }
     for name in ("instruction", "response"):
         rows[f"{name}_logprob_sum"] = [None if text is None else -3.0 for text in texts]
+        rows[f"{name}_logprob_squares"] = [None if text is None else 5.0 for text in texts]
         rows[f"{name}_logprob_lowest"] = [None if text is None else -2.0 for text in texts]
         rows[f"{name}_logprob_count"] = [0 if text is None else 2 for text in texts]
     return rows
@@ -181,7 +182,8 @@ from prequery.columns.run import measure
 text = ["How do I bake bread?"] * 2
 rows = {"id": ["0", "1"], "instruction": text, "response": text}
 for name in ("instruction", "response"):
-    rows |= {f"{name}_logprob_{part}": [-1, -1] for part in ("sum", "lowest", "count")}
+    parts = ("sum", "squares", "lowest", "count")
+    rows |= {f"{name}_logprob_{part}": [-1, -1] for part in parts}
 rows = {name: [float(v) if name.endswith("lowest") else v for v in values]
         for name, values in rows.items()}
 measure([column() for column in columns.ALL if column.cost == "cpu"], rows)

@@ -314,6 +314,7 @@ def test_log_probabilities_are_summed_over_the_tokens_that_have_one() -> None:
     answer = ask(ScriptedCompletions(choice={"logprobs": listed}))
 
     assert (answer.logprob_sum, answer.logprob_min, answer.logprob_count) == (-1.75, -1.5, 2)
+    assert answer.logprob_squares == 0.25**2 + 1.5**2
 
 
 def test_tokens_are_counted_by_the_server() -> None:

@@ -5,12 +5,14 @@ import re
 from collections.abc import Mapping
 from pathlib import Path
 
+import msgspec
 import pyarrow.parquet as pq
 import pytest
 from datasets import load_dataset
 
-from prequery import Magpie, gates
+from prequery import Magpie, gates, instructions
 from prequery.draws import draw
+from prequery.endpoint import Answer
 from prequery.errors import BuildError, RecipeError
 from prequery.options import Options
 from prequery.preference import TIE
@@ -272,6 +274,18 @@ def test_a_hotter_first_token_is_a_request_of_its_own(tmp_path: Path) -> None:
         assert row["instruction_temperature"] == 0.8
 
 
+def test_the_log_probabilities_of_both_requests_add_up() -> None:
+    first = Answer(logprob_sum=-2.0, logprob_squares=4.0, logprob_min=-2.0, logprob_count=1)
+    rest = Answer(logprob_sum=-1.5, logprob_squares=1.25, logprob_min=-1.0, logprob_count=2)
+    before = msgspec.structs.replace(first, logprob_squares=None)
+
+    assert instructions.joined(first, rest) == Answer(
+        logprob_sum=-3.5, logprob_squares=5.25, logprob_min=-2.0, logprob_count=3
+    )
+    assert instructions.joined(first, Answer()) == first
+    assert instructions.joined(before, rest).logprob_squares is None
+
+
 def test_a_first_token_that_ends_the_turn_is_an_empty_instruction(tmp_path: Path) -> None:
     def silent(prompt: str, seed: int | None) -> str | Json:
         return (
@@ -500,8 +514,9 @@ def test_preferences_go_with_columns_that_see_every_row(tmp_path: Path) -> None:
             "score is 'response_word'",
             "did you mean 'response_words'? allowed: instruction_chars, instruction_words, "
             "response_chars, response_words, instruction_logprob_mean, instruction_logprob_min, "
-            "instruction_perplexity, response_logprob_mean, response_logprob_min, "
-            "response_perplexity, instruction_repetition_ratio, response_repetition_ratio",
+            "instruction_logprob_std, instruction_perplexity, response_logprob_mean, "
+            "response_logprob_min, response_logprob_std, response_perplexity, "
+            "instruction_repetition_ratio, response_repetition_ratio",
         ),
         (
             PREFERRED | {"columns": "[language]", "preference": "{responses: 1, score: x}"},

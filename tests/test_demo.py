@@ -54,6 +54,7 @@ def test_the_embedded_model_writes_a_dataset_that_loads(built: Path) -> None:
             "You are a helpful AI assistant named SmolLM, trained by Hugging Face"
         )
         assert row["instruction_logprob_min"] <= row["instruction_logprob_mean"] <= 0
+        assert 0 < row["instruction_logprob_std"] <= -row["instruction_logprob_min"]
         assert math.isclose(
             row["instruction_perplexity"], math.exp(-row["instruction_logprob_mean"])
         )

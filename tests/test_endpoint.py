@@ -9,7 +9,7 @@ import pytest
 from aiohttp import web
 from huggingface_hub.inference._generated.types import text_generation as hub_types
 
-from prequery.endpoint import Answer, Request, TgiEndpoint, read_answer
+from prequery.endpoint import Answer, Request, TgiEndpoint, read_answer, summed
 from prequery.errors import EndpointError
 from prequery.fleet import Fleet, token_from
 from prequery.recipe import Sampling
@@ -70,6 +70,7 @@ def test_an_answer_has_what_the_columns_need(well: Answer) -> None:
     assert well.text.startswith("Could you explain how")
     assert well.logprob_count == well.generated_tokens - 1
     assert well.logprob_sum == -0.5 * well.logprob_count
+    assert well.logprob_squares == 0.25 * well.logprob_count
     assert (well.logprob_min, well.seed, well.prompt_tokens) == (-0.5, 4, 3)
 
 
@@ -310,6 +311,7 @@ def test_missing_log_probabilities_are_null_and_not_zero() -> None:
     answer = read_answer(raw, ASKED, None)
 
     assert (answer.logprob_sum, answer.logprob_min, answer.logprob_count) == (None, None, 0)
+    assert answer.logprob_squares is None
 
 
 def test_some_missing_log_probabilities_count_as_missing() -> None:
@@ -320,6 +322,13 @@ def test_some_missing_log_probabilities_count_as_missing() -> None:
     answer = read_answer(json.dumps(body).encode(), ASKED, None)
 
     assert (answer.logprob_sum, answer.logprob_min, answer.logprob_count) == (-0.5, -0.5, 1)
+    assert answer.logprob_squares == 0.25
+
+
+@pytest.mark.parametrize("one", [-1e308, -1.2e154, float("nan"), float("-inf")])
+def test_log_probabilities_that_no_model_gives_are_a_malformed_answer(one: float) -> None:
+    with pytest.raises(ValueError, match="that no model gives"):
+        summed([one, one])
 
 
 @pytest.mark.parametrize("text", ["some words", "lone \ud83d end"])
@@ -329,6 +338,6 @@ def test_an_answer_without_log_probabilities_is_the_same_otherwise(text: str) ->
     bare = read_answer(raw, replace(ASKED, logprobs=False), "3")
 
     whole = read_answer(raw, ASKED, "3")
-    none = {"logprob_sum": None, "logprob_min": None, "logprob_count": 0}
+    none = {"logprob_sum": None, "logprob_squares": None, "logprob_min": None, "logprob_count": 0}
     assert whole.logprob_count > 0
     assert bare == msgspec.structs.replace(whole, **none)

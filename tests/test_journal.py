@@ -1,6 +1,7 @@
 """One builder on one journal: what is recorded is there, and what is damaged is never believed."""
 
 import errno
+import hashlib
 import json
 import os
 import random
@@ -10,12 +11,16 @@ import zlib
 from collections.abc import Iterable
 from pathlib import Path
 
+import msgspec
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from prequery.endpoint import Answer
 from prequery.errors import JournalError
 from prequery.journal import Journal, Key, Limits, folder_for
 from prequery.journal.disk import Disk
+from prequery.journal.segments import pack
 
 PRINT = "a" * 64
 SMALL = Limits(rows=10)
@@ -77,6 +82,7 @@ def test_every_recorded_answer_is_read_back_exactly(tmp_path: Path) -> None:
         prompt_tokens=8,
         seed=(1 << 63) - 1,
         logprob_sum=-1e-300,
+        logprob_squares=1e-300,
         logprob_min=-0.1,
         logprob_count=3,
         repaired=True,
@@ -93,6 +99,24 @@ def test_every_recorded_answer_is_read_back_exactly(tmp_path: Path) -> None:
 
     assert before == after == answers
     assert none is None
+
+
+def test_a_segment_from_before_a_field_was_recorded_is_read_with_that_field_null(
+    tmp_path: Path,
+) -> None:
+    key, each = Key(3, "response"), answer()
+    now = msgspec.structs.replace(each, logprob_sum=-3.0, logprob_squares=5.0, logprob_count=2)
+    segment, data = pack({key: now}, "response", PRINT, "log")
+    table = pq.read_table(pa.BufferReader(data)).drop_columns("logprob_squares")
+    old = tmp_path / "old"
+    pq.write_table(table, old)
+    digest = hashlib.sha256(old.read_bytes()).hexdigest()
+    old.rename(tmp_path / segment.name.replace(segment.sha256, digest))
+
+    with opened(tmp_path) as journal:
+        found = journal.get(key)
+
+    assert found == msgspec.structs.replace(now, logprob_squares=None)
 
 
 def test_an_answer_is_found_in_every_state_that_its_log_goes_through(tmp_path: Path) -> None:

@@ -194,7 +194,7 @@ def test_a_build_gives_the_rows_of_the_embedded_endpoint(
         for key in ("instruction_seed", "response_seed"):
             assert other[key] == fold(one[key])
         for key, value in other.items():
-            if key.endswith(("_logprob_mean", "_logprob_min", "_perplexity")):
+            if key.endswith(("_logprob_mean", "_logprob_min", "_logprob_std", "_perplexity")):
                 assert value == pytest.approx(one[key], rel=1e-3)
             elif not key.endswith("_seed"):
                 assert value == one[key], key

@@ -274,7 +274,7 @@ def read_completion(
     """
     completion, repaired = _decode(raw)
     choice = completion.choices[0]
-    total, lowest, count = summed(dialects.logprobs(choice))
+    likely = summed(dialects.logprobs(choice))
     text = choice.text[:MAX_TEXT_CHARS]
     cut = min((at for stop in request.stop if (at := text.find(stop)) >= 0), default=None)
     return Answer(
@@ -283,9 +283,10 @@ def read_completion(
         generated_tokens=completion.usage.completion_tokens,
         prompt_tokens=int(prompt_tokens) if prompt_tokens else completion.usage.prompt_tokens,
         seed=dialect.seed(request),
-        logprob_sum=total,
-        logprob_min=lowest,
-        logprob_count=count,
+        logprob_sum=likely.total,
+        logprob_squares=likely.squares,
+        logprob_min=likely.lowest,
+        logprob_count=likely.tokens,
         repaired=repaired,
     )
 

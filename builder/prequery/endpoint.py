@@ -7,10 +7,11 @@ used.
 
 import json
 import math
+import operator
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Any, Protocol, Self
+from typing import Any, NamedTuple, Protocol, Self
 
 import msgspec
 
@@ -31,6 +32,7 @@ class Answer(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
         prompt_tokens: As the endpoint counts them; null when it does not say.
         seed: The seed that was sent; null for a greedy request.
         logprob_sum: Natural logarithm, over the tokens that came with one; null when none did.
+        logprob_squares: Sum of their squares, for the spread; null in journals from before it.
         logprob_min: The least likely token's.
         logprob_count: How many tokens came with one.
         repaired: The text held lone surrogates, now U+FFFD.
@@ -44,6 +46,7 @@ class Answer(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     prompt_tokens: int | None = None
     seed: int | None = None
     logprob_sum: float | None = None
+    logprob_squares: float | None = None
     logprob_min: float | None = None
     logprob_count: int = 0
     repaired: bool = False
@@ -231,12 +234,12 @@ class _Bare(msgspec.Struct, gc=False):
     details: _Ending
 
 
-class _Likely(msgspec.Struct, gc=False):
+class _Scored(msgspec.Struct, gc=False):
     logprob: float | None = None  # ids and texts are skipped
 
 
 class _Details(_Ending):
-    tokens: list[_Likely]
+    tokens: list[_Scored]
 
 
 class _Whole(msgspec.Struct):
@@ -349,9 +352,9 @@ def read_answer(raw: bytes, request: Request, prompt_tokens: str | None) -> Answ
     ignore `stop`.
     """
     generated, repaired = _decode(raw, request.logprobs)
-    total, lowest, count = None, None, 0
+    likely = Likely()
     if isinstance(generated, _Whole):
-        total, lowest, count = summed([token.logprob for token in generated.details.tokens])
+        likely = summed([token.logprob for token in generated.details.tokens])
     text = generated.generated_text[:MAX_TEXT_CHARS]
     cut = min((at for stop in request.stop if (at := text.find(stop)) >= 0), default=None)
     return Answer(
@@ -360,9 +363,10 @@ def read_answer(raw: bytes, request: Request, prompt_tokens: str | None) -> Answ
         generated_tokens=generated.details.generated_tokens,
         prompt_tokens=int(prompt_tokens) if prompt_tokens and prompt_tokens.isdigit() else None,
         seed=request.seed,
-        logprob_sum=total,
-        logprob_min=lowest,
-        logprob_count=count,
+        logprob_sum=likely.total,
+        logprob_squares=likely.squares,
+        logprob_min=likely.lowest,
+        logprob_count=likely.tokens,
         repaired=repaired,
     )
 
@@ -371,17 +375,40 @@ def _is_tgi(info: Any) -> bool:
     return isinstance(info, dict) and {"model_id", "max_concurrent_requests"} <= info.keys()
 
 
-def summed(logprobs: Sequence[float | None]) -> tuple[float | None, float | None, int]:
-    """Return sum, least and count of those that are there.
+class Likely(NamedTuple):
+    """The log-probabilities of an answer's tokens in four numbers; see `Answer`."""
+
+    total: float | None = None
+    squares: float | None = None
+    lowest: float | None = None
+    tokens: int = 0
+
+
+def summed(logprobs: Sequence[float | None]) -> Likely:
+    """Return sum, sum of squares, least and count of those that are there.
 
     `fsum`, because `sum` of floats gives other last digits from Python 3.12 on.
+
+    Raises:
+        ValueError: One is no number, or so far from any logarithm that its square is none.
     """
+    known: Sequence[float] = logprobs  # type: ignore[assignment]
     try:
         # Almost always none is null, and then nothing is looked at one by one.
-        return math.fsum(logprobs), min(logprobs), len(logprobs)  # type: ignore[arg-type, type-var]
+        return _likely(known)
     except (TypeError, ValueError):  # a null among them; none at all
         known = [one for one in logprobs if one is not None]
-        return (math.fsum(known), min(known), len(known)) if known else (None, None, 0)
+        return _likely(known) if known else Likely()
+
+
+def _likely(known: Sequence[float]) -> Likely:
+    try:
+        squares = math.fsum(map(operator.mul, known, known))
+    except OverflowError:
+        squares = math.inf
+    if not math.isfinite(squares):
+        raise ValueError("log-probabilities that no model gives")
+    return Likely(math.fsum(known), squares, min(known), len(known))
 
 
 def _decode(raw: bytes, logprobs: bool) -> tuple[_Bare | _Whole, bool]:

@@ -65,6 +65,7 @@ def opening(
 def joined(first: Answer, rest: Answer) -> Answer:
     """Return the answer to two requests of which the second went on where the first ended."""
     sums = [one.logprob_sum for one in (first, rest) if one.logprob_sum is not None]
+    squares = [one.logprob_squares for one in (first, rest) if one.logprob_count]
     lowest = [one.logprob_min for one in (first, rest) if one.logprob_min is not None]
     return msgspec.structs.replace(
         rest,
@@ -72,10 +73,17 @@ def joined(first: Answer, rest: Answer) -> Answer:
         generated_tokens=first.generated_tokens + rest.generated_tokens,
         prompt_tokens=first.prompt_tokens,
         logprob_sum=sum(sums) if sums else None,
+        logprob_squares=_whole_sum(squares),
         logprob_min=min(lowest, default=None),
         logprob_count=first.logprob_count + rest.logprob_count,
         repaired=first.repaired or rest.repaired,
     )
+
+
+def _whole_sum(values: Sequence[float | None]) -> float | None:
+    """Return the sum; null where a part of it is, or there is none."""
+    known = [value for value in values if value is not None]
+    return sum(known) if values and len(known) == len(values) else None
 
 
 def _system(recipe: Recipe, slot: Slot, turns: Sequence[tuple[str, str]]) -> str | None:

@@ -68,6 +68,7 @@ EVIDENCE: Mapping[str, str] = {
     for part in ("instruction", "response")
     for name, dtype in (
         ("logprob_sum", "float64"),
+        ("logprob_squares", "float64"),
         ("logprob_lowest", "float64"),
         ("logprob_count", "int64"),
     )

@@ -414,6 +414,7 @@ class _Ledger:
 def _evidence(part: str, answer: Answer) -> Flat:
     return {
         f"{part}_logprob_sum": answer.logprob_sum,
+        f"{part}_logprob_squares": answer.logprob_squares,
         f"{part}_logprob_lowest": answer.logprob_min,
         f"{part}_logprob_count": answer.logprob_count,
     }
