@@ -117,6 +117,9 @@ def test_a_template_that_writes_the_date_wants_one_frozen() -> None:
 def test_thoughts_and_words_of_channels_are_told_apart() -> None:
     prefix = derived("harmony")
 
+    # What ends the thoughts must not end the response.
+    assert (prefix.stop, prefix.response_stop) == (("<|end|>", "<|message|>"), ())
+    assert derived("qwen3").response_stop == derived("qwen3").stop
     assert prefix.ask_instruction([("Why?", "So.")], "Be short.") == (
         prefix.begin("Be short.")
         + "Why?<|end|><|start|>assistant<|channel|>final<|message|>So."

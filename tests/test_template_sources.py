@@ -178,6 +178,7 @@ def test_a_space_that_goes_with_the_first_word_is_the_models_to_write(tmp_path: 
 
     assert (prefix.text, prefix.joint) == ("<s>[INST]", " ")
     assert prefix.ask_instruction() == "<s>[INST]"
+    assert [prefix.joined(one) for one in ("", "Why", " Why")] == ["", " Why", " Why"]
     assert prefix.ask_response("Why?") == "<s>[INST] Why? [/INST]"
     assert prefix.ask_instruction([("Why?", "So.")]) == "<s>[INST] Why? [/INST]So.</s>[INST]"
 

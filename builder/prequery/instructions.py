@@ -41,7 +41,7 @@ def request(
     made = kind(slot.setting)
     return replace(
         made,
-        prompt=prefix.ask_instruction(turns, _system(recipe, slot, turns)) + begun,
+        prompt=prefix.ask_instruction(turns, _system(recipe, slot, turns)) + prefix.joined(begun),
         seed=draw(recipe.fingerprint, slot.number, "instruction", len(turns)),
         stop=prefix.stop,
         # What the instruction begins with already cannot begin it again.

@@ -34,7 +34,7 @@ def request(
         prompt=prefix.ask_response(instruction, turns, system(recipe, slot)),
         sampling=recipe.responses,
         seed=seed,
-        stop=prefix.stop,
+        stop=prefix.response_stop,
     )
 
 

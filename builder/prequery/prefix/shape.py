@@ -118,6 +118,20 @@ class Prefix:
         prompt = self._conversation(turns, system)
         return prompt + self._shown("user", instruction) + self.suffix
 
+    def joined(self, begun: str) -> str:
+        """Return what stands behind `ask_instruction` where the first words are given.
+
+        Args:
+            begun: First words of the user, with `joint` or without; empty: none.
+        """
+        return begun if not begun or begun[0].isspace() else self.joint + begun
+
+    @property
+    def response_stop(self) -> tuple[str, ...]:
+        """Strings at which a response is over: those of `stop` that end no thoughts."""
+        thoughts = "".join(self.think or ())
+        return tuple(one for one in self.stop if one not in thoughts)
+
     def _conversation(self, turns: Sequence[tuple[str, str]], system: str | None) -> str:
         prompt = self.begin(system)
         if not turns:
