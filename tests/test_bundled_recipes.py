@@ -17,7 +17,7 @@ from prequery.bundled import bundled
 from prequery.options import Options
 from prequery.planning import plan
 from prequery.progress import Progress
-from prequery.recipe import Generator, Recipe, bundled_names, load
+from prequery.recipe import Generator, Recipe, Template, bundled_names, load
 from prequery.rehearsal import SPOKEN
 from prequery.runner import run_async
 from prequery.simulation import Machine, Settings, simulate
@@ -27,6 +27,7 @@ ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
 MODELS = json.loads((bundled("configs") / "models.json").read_text())
 NAMES = [name for name in bundled_names() if name != "smollm2-demo"]  # which has its own tests
+CONFIGS = ROOT / "configs"
 TEMPLATES = Path(__file__).parent / "chat_templates"
 
 
@@ -39,26 +40,65 @@ class Family(NamedTuple):
         prefix: What pass 1 must send, without BOS.
     """
 
-    template: str
+    template: Path
     bos: str
     prefix: str
 
 
-CHATML = "<|im_start|>user\n"
-LLAMA = "<|start_header_id|>user<|end_header_id|>\n\n"
+def known(template: str, bos: str, *prefix: str, folder: Path = TEMPLATES) -> Family:
+    return Family(folder / template, bos, "".join(prefix))
+
+
+LLAMA_USER = "<|start_header_id|>user<|end_header_id|>\n\n"
+LLAMA_SYSTEM = (
+    "<|start_header_id|>system<|end_header_id|>\n\n"
+    "Cutting Knowledge Date: December 2023\nToday Date: 26 Jul 2024\n\n<|eot_id|>"
+)
+CHATML_USER = "<|im_start|>user\n"
 QWEN25 = "You are Qwen, created by Alibaba Cloud. You are a helpful assistant."
+SMOLLM3 = (
+    "## Metadata\n\nKnowledge Cutoff Date: June 2025\nToday Date: 08 July 2025\n"
+    "Reasoning Mode: /no_think\n\n## Custom Instructions\n\n"
+    "You are a helpful AI assistant named SmolLM, trained by Hugging Face.\n\n"
+)
+GPT_OSS = (
+    "You are ChatGPT, a large language model trained by OpenAI.\n"
+    "Knowledge cutoff: 2024-06\nCurrent date: 2025-08-05\n\nReasoning: low\n\n"
+    "# Valid channels: analysis, commentary, final. Channel must be included for every message."
+)
 # Prefixes: magpie-align/magpie@b734a36, configs/model_configs.json, and huggingface/trl@f2cd577,
-# trl/chat_templates. Where they differ it is the model's own template that decides.
+# trl/chat_templates. Where these differ, what the model's own template writes is right.
 FAMILIES = {
-    "meta-llama/Meta-Llama-3-": Family("llama-3", "<|begin_of_text|>", LLAMA),
-    "Qwen/Qwen2-": Family(
-        "qwen2", "", f"<|im_start|>system\nYou are a helpful assistant<|im_end|>\n{CHATML}"
+    "meta-llama/Meta-Llama-3-": known("llama-3.jinja", "<|begin_of_text|>", LLAMA_USER),
+    "meta-llama/Llama-3.": known("llama-3.1.jinja", "<|begin_of_text|>", LLAMA_SYSTEM, LLAMA_USER),
+    "deepseek-ai/DeepSeek-R1": known(
+        "deepseek-r1.jinja",
+        "<\uff5cbegin\u2581of\u2581sentence\uff5c>",
+        "<\uff5cUser\uff5c>",
     ),
-    "Qwen/Qwen2.5-": Family("qwen2.5", "", f"<|im_start|>system\n{QWEN25}<|im_end|>\n{CHATML}"),
-    "google/gemma-2-": Family("gemma-2", "<bos>", "<start_of_turn>user\n"),
-    "google/gemma-3-": Family("gemma-3", "<bos>", "<start_of_turn>user\n"),
-    "microsoft/Phi-3-": Family("phi-3", "<s>", "<|user|>\n"),
-    "microsoft/phi-4": Family("phi-4", "", "<|im_start|>user<|im_sep|>"),
+    "Qwen/Qwen2-": known(
+        "qwen2.jinja",
+        "",
+        "<|im_start|>system\nYou are a helpful assistant<|im_end|>\n",
+        CHATML_USER,
+    ),
+    "Qwen/Qwen2.5-": known(
+        "qwen2.5.jinja", "", f"<|im_start|>system\n{QWEN25}<|im_end|>\n", CHATML_USER
+    ),
+    "Qwen/Qwen3-": known("qwen3.jinja", "", CHATML_USER),
+    "google/gemma-2-": known("gemma-2.jinja", "<bos>", "<start_of_turn>user\n"),
+    "google/gemma-3-": known("gemma-3.jinja", "<bos>", "<start_of_turn>user\n"),
+    "microsoft/Phi-3-": known("phi-3.jinja", "<s>", "<|user|>\n"),
+    "microsoft/phi-4": known("phi-4.jinja", "", "<|im_start|>user<|im_sep|>"),
+    "HuggingFaceTB/SmolLM3-": known(
+        "smollm3.jinja", "", f"<|im_start|>system\n{SMOLLM3}<|im_end|>\n", CHATML_USER
+    ),
+    "openai/gpt-oss-": known(
+        "gpt-oss-20b.jinja",
+        "",
+        f"<|start|>system<|message|>{GPT_OSS}<|end|><|start|>user<|message|>",
+        folder=CONFIGS,
+    ),
 }
 
 
@@ -69,20 +109,28 @@ def family(model: Generator) -> Family:
 
 def served(model: Generator) -> Settings:
     """Return an endpoint that serves this model, with its template and at once."""
-    known = family(model)
     return Settings(
         machines=(Machine(token_s=0),),
         model_id=model.model,
         model_sha=model.revision,
-        template=(TEMPLATES / f"{known.template}.jinja").read_text(),
-        bos=known.bos,
+        template=family(model).template.read_text(),
+        bos=family(model).bos,
     )
 
 
-def prepared(name: str) -> Recipe:
-    """Return a recipe as it is planned here: the simulated words are English, whatever it asks."""
+def prepared(name: str, folder: Path) -> Recipe:
+    """Return a recipe as it is planned here.
+
+    The simulated words are English, whatever it asks; tokenizer files are not brought from the Hub.
+    """
     recipe = load(name)
-    return replace(recipe, filters=tuple(f for f in recipe.filters if not f.reads & SPOKEN))
+    recipe = replace(recipe, filters=tuple(f for f in recipe.filters if not f.reads & SPOKEN))
+    model = recipe.generator
+    if model.template and model.template.tokenizer is not None:
+        said = {"chat_template": family(model).template.read_text(), "bos_token": family(model).bos}
+        (folder / "tokenizer_config.json").write_text(json.dumps(said))
+        model = replace(model, template=Template(tokenizer=str(folder)))
+    return replace(recipe, generator=model)
 
 
 def meet(recipe: Recipe, options: Options) -> Voices:
@@ -97,10 +145,10 @@ def meet(recipe: Recipe, options: Options) -> Voices:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_a_bundled_recipe_plans_with_its_models_template(name: str, tmp_path: Path) -> None:
-    recipe = prepared(name)
+    recipe = prepared(name, tmp_path)
     with ExitStack() as running:
         asked = running.enter_context(simulate(served(recipe.generator)))
-        options = Options(endpoints=tuple(asked.urls), journal=tmp_path)
+        options = Options(endpoints=tuple(asked.urls), journal=tmp_path / "journal")
         if recipe.responder:
             responding = running.enter_context(simulate(served(recipe.responder)))
             options = replace(options, responder_endpoints=tuple(responding.urls))
@@ -111,6 +159,10 @@ def test_a_bundled_recipe_plans_with_its_models_template(name: str, tmp_path: Pa
 
     assert voices.generator.prefix.text == family(recipe.generator).prefix
     assert voices.responder.prefix.text == family(recipe.responder or recipe.generator).prefix
+    if recipe.think == "split":
+        assert voices.responder.prefix.think
+    if recipe.generator.thinking is False:
+        assert "</think>" in voices.generator.prefix.suffix
     assert made.accepted >= 4
     assert made.expected.requests >= 2 * recipe.rows
 

@@ -156,6 +156,16 @@ def test_a_responder_is_rehearsed_on_a_fleet_of_its_own(recipe: Path, tmp_path: 
     assert re.search(r"^busy, tail included: \d+%, \d+%, \d+%, \d+%$", done.stdout, re.MULTILINE)
 
 
+def test_a_rehearsal_brings_no_template_from_the_hub(recipe: Path, tmp_path: Path) -> None:
+    own = "template: tokenizer, date: '2026-01-31', thinking: false"
+    generator = f"{{model: {MODEL}, revision: '{REVISION}', {own}}}"
+    recipe.write_text(planned(120, generator=generator))
+
+    done = run("rehearse", str(recipe), *REHEARSE, home=tmp_path)
+
+    assert done.returncode == 0, done.stderr
+
+
 def test_a_rehearsal_leaves_out_filters_on_the_language(recipe: Path, tmp_path: Path) -> None:
     chinese = "['language == \"zh\"', instruction_words > 8]"
     recipe.write_text(planned(120, columns="[length, language]", filters=chinese))

@@ -115,6 +115,20 @@ def test_it_serves_the_template_and_the_tokenizer_that_it_is_given() -> None:
     assert refused.status == 422
 
 
+def test_a_model_whose_template_opens_its_thoughts_ends_them() -> None:
+    opened = HEADERS.replace("assistant<|words|>", "assistant<|words|><think>")
+    settings = Settings(machines=(AT_ONCE,), template=opened, lengths=Lengths(sigma=0))
+    with simulate(settings) as fleet:
+        prompt = "<|role|>user<|words|>Why?<|over|><|role|>assistant<|words|><think>"
+        said = ask(fleet.urls[0], prompt=prompt, most=4096).json["generated_text"]
+        asked = ask(fleet.urls[0], prompt="<|role|>user<|words|>").json["generated_text"]
+
+    thought, _, words = said.partition("</think>")
+    assert thought.endswith(".")
+    assert words.endswith(".")
+    assert "think" not in asked
+
+
 def test_an_answer_follows_from_seed_and_prompt_alone() -> None:
     first = texts(fleet_of(AT_ONCE))
 

@@ -22,6 +22,7 @@ from prequery.recipe import Endpoint, Generator, Recipe
 from prequery.simulation import Counters, Settings, simulate
 
 SPOKEN = frozenset({"language", "language_score"})
+"""Fields that filters on the language read."""
 
 
 @dataclass(frozen=True)

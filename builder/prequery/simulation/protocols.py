@@ -50,7 +50,7 @@ class Speaks(Protocol):
 
         Raises:
             msgspec.DecodeError: The request is wrong.
-            jinja2.TemplateError: The chat template refuses the messages.
+            RefusedError: The chat template refuses the messages.
         """
 
     def token(self, text: str, logprob: float, special: bool) -> bytes:

@@ -60,7 +60,7 @@ class _Listener:
 async def _serve(settings: Settings) -> None:
     template = ChatTemplate(settings)
     token = speaking(settings, settings.machines[0], template).token
-    writer = Writer(settings.seed, token, template.end)
+    writer = Writer(settings.seed, token, template.end, template.thought_end)
     fleet = [
         _Listener(Endpoint(settings, machine, template, writer, number))
         for number, machine in enumerate(settings.machines)

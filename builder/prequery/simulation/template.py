@@ -2,31 +2,29 @@
 
 import re
 import zlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import lru_cache
 from typing import Any
-
-import jinja2
-from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from prequery.simulation.settings import Settings
 
 SYSTEM = "You are a helpful assistant."
-CHATML = (
-    "{% if messages[0].role != 'system' %}<|im_start|>system\n" + SYSTEM + "<|im_end|>\n{% endif %}"
-    "{% for message in messages %}<|im_start|>{{ message.role }}\n{{ message.content }}<|im_end|>\n"
-    "{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
-)
-"""What is served where the settings name no template, with SmolLM2's way of a default."""
 USER = "<|im_start|>user\n"
 END = "<|im_end|>"
 END_ID = 2
+THINK = ("<think>", "</think>")
+TODAY = "2000-01-01"
+"""For templates that write the date."""
 
 _CONTROL = re.compile(r"<[^<>\s]{1,60}>|\[/?[A-Z_]{2,30}\]")
 _PLAIN = r"<\|\w+\|>| ?\w+|\s|[^\w\s]"
 _SAID = ("First words", "Words between", "Last words")
 
 Message = dict[str, str]
+
+
+class RefusedError(Exception):
+    """The template refuses a conversation; its words say why."""
 
 
 class ChatTemplate:
@@ -39,19 +37,19 @@ class ChatTemplate:
         settings: Its template and its BOS.
 
     Raises:
-        jinja2.TemplateError: The template cannot be read, or does not take a user's message.
+        RefusedError: The template does not take a user's message.
     """
 
     def __init__(self, settings: Settings) -> None:
         self.bos = settings.bos
-        self._template = _environment().from_string(settings.template or CHATML)
+        self._render = _jinja(settings.template, self.bos) if settings.template else _chatml
         first, answer, second = _SAID
         alone = self.render([_message("user", first)])
         before, _, behind = alone.partition(first)
         again = [_message("user", first), _message("assistant", answer), _message("user", second)]
         try:
             talk = self.render(again)
-        except jinja2.TemplateError:
+        except RefusedError:
             talk, answering, asking = alone, behind, before  # it takes one turn alone
         else:
             answering = talk.partition(first)[2].partition(answer)[0]
@@ -59,9 +57,11 @@ class ChatTemplate:
         controls = _CONTROL.findall(alone + talk)
         self.end = next(iter(_CONTROL.findall(asking) + _CONTROL.findall(behind)), END)
         """Token at which a turn is over."""
+        self.thought_end = THINK[1] if behind.rstrip().endswith(THINK[0]) else ""
+        """Token at which thoughts are over; empty where the template opens none."""
         self._asks = _header(before, asking).removeprefix(self.end).lstrip()
         self._answers = _common_start(behind, answering)
-        tokens = {*controls, self.end, self.bos} - {""}
+        tokens = {*controls, self.end, self.thought_end, self.bos} - {""}
         longest_first = sorted(map(re.escape, tokens), key=len, reverse=True)
         self._token = re.compile("|".join([*longest_first, _PLAIN]))
         self.count = lru_cache(maxsize=256)(self._count)  # of pass 1 all prompts are the same
@@ -70,11 +70,9 @@ class ChatTemplate:
         """Return a conversation with the assistant's turn opened.
 
         Raises:
-            jinja2.TemplateError: The template refuses it.
+            RefusedError: The template refuses it.
         """
-        return self._template.render(
-            messages=messages, bos_token=self.bos, eos_token="", add_generation_prompt=True
-        )
+        return self._render(messages)
 
     def asks(self, prompt: str) -> bool:
         """Tell whether a prompt is to be continued by a user's words."""
@@ -107,14 +105,32 @@ class ChatTemplate:
         return len(self._token.findall(prompt)) + bool(self.bos)
 
 
-def _environment() -> ImmutableSandboxedEnvironment:
-    made = ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True)
+def _chatml(messages: Sequence[Message]) -> str:
+    """Render in ChatML, with a default system prompt."""
+    given = list(messages)
+    if not given or given[0]["role"] != "system":
+        given = [_message("system", SYSTEM), *given]
+    turns = [f"<|im_start|>{one['role']}\n{one['content']}{END}\n" for one in given]
+    return "".join(turns) + "<|im_start|>assistant\n"
 
-    def raise_exception(message: str) -> None:
-        raise jinja2.TemplateError(message)
 
-    made.globals["raise_exception"] = raise_exception
-    return made
+def _jinja(template: str, bos: str) -> Callable[[Sequence[Message]], str]:
+    """Return what renders a template, in the sandbox that recipes' templates have."""
+    # It takes longer to import than the whole server does without.
+    import jinja2
+
+    from prequery.prefix.rendering_process import environment
+
+    compiled = environment(TODAY).from_string(template)
+    tokens = {"bos_token": bos, "eos_token": ""}
+
+    def render(messages: Sequence[Message]) -> str:
+        try:
+            return compiled.render(messages=messages, add_generation_prompt=True, **tokens)
+        except jinja2.TemplateError as error:
+            raise RefusedError(str(error)) from None
+
+    return render
 
 
 def _message(role: str, content: str) -> Message:

@@ -7,14 +7,13 @@ import asyncio
 from collections.abc import Callable
 from hashlib import blake2b
 
-import jinja2
 import msgspec
 
 from prequery.simulation import words
 from prequery.simulation.batch import Batch, Job
 from prequery.simulation.protocols import Asked, speaking
 from prequery.simulation.settings import Counters, Machine, Settings
-from prequery.simulation.template import ChatTemplate
+from prequery.simulation.template import ChatTemplate, RefusedError
 from prequery.simulation.words import Writer
 
 MAX_HEAD_BYTES = 1 << 16
@@ -170,7 +169,7 @@ class Connection(asyncio.Protocol):
             said = f"Input validation error: {error}"
             self._refuse(endpoint.speaks.invalid, said, "validation")
             return
-        except jinja2.TemplateError as error:
+        except RefusedError as error:
             self._refuse(endpoint.speaks.invalid, f"Template error: {error}", "template_error")
             return
         if found is None:

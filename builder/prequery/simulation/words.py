@@ -87,20 +87,23 @@ class Writer:
         seed: Other seeds give other sentences.
         encode: How a token is written down.
         end: Token at which a turn is over.
+        thought_end: Token at which thoughts are over, where every response begins with some.
     """
 
-    def __init__(self, seed: int, encode: Encode, end: str) -> None:
+    def __init__(self, seed: int, encode: Encode, end: str, thought_end: str = "") -> None:
         chance = random.Random(seed)
+
+        def response() -> list[str]:
+            words = _sentence(chance.choice(_ANSWERING), chance)
+            return [*_sentence("Hm", chance), ".", thought_end, *words] if thought_end else words
+
         self._more = [_Sentence(_sentence("", chance), chance, encode) for _ in range(SENTENCES)]
         self._first = {
             True: [
                 _Sentence(_sentence(chance.choice(_ASKING), chance), chance, encode)
                 for _ in range(SENTENCES)
             ],
-            False: [
-                _Sentence(_sentence(chance.choice(_ANSWERING), chance), chance, encode)
-                for _ in range(SENTENCES)
-            ],
+            False: [_Sentence(response(), chance, encode) for _ in range(SENTENCES)],
         }
         self._ends = {
             True: (encode("?", -0.2, False) + b"," + encode(end, -0.01, True), "?"),
