@@ -8,7 +8,6 @@ from contextlib import ExitStack
 from dataclasses import replace
 from itertools import takewhile
 from pathlib import Path
-from typing import NamedTuple
 
 import pytest
 
@@ -28,83 +27,62 @@ README = (ROOT / "README.md").read_text()
 MODELS = json.loads((bundled("configs") / "models.json").read_text())
 NAMES = [name for name in bundled_names() if name != "smollm2-demo"]  # which has its own tests
 CONFIGS = ROOT / "configs"
-TEMPLATES = Path(__file__).parent / "chat_templates"
+TEMPLATES = Path(__file__).parent / "templates"
+KNOWN = json.loads((TEMPLATES / "families.json").read_text())
 
 
-class Family(NamedTuple):
-    """What is known of models that share a chat template.
-
-    Args:
-        template: File with the least of it that prompts need, in our own words.
-        bos: Text of BOS, where the tokenizer adds one.
-        prefix: What pass 1 must send, without BOS.
-    """
-
-    template: Path
-    bos: str
-    prefix: str
-
-
-def known(template: str, bos: str, *prefix: str, folder: Path = TEMPLATES) -> Family:
-    return Family(folder / template, bos, "".join(prefix))
-
-
-LLAMA_USER = "<|start_header_id|>user<|end_header_id|>\n\n"
-LLAMA_SYSTEM = (
-    "<|start_header_id|>system<|end_header_id|>\n\n"
-    "Cutting Knowledge Date: December 2023\nToday Date: 26 Jul 2024\n\n<|eot_id|>"
-)
-CHATML_USER = "<|im_start|>user\n"
-QWEN25 = "You are Qwen, created by Alibaba Cloud. You are a helpful assistant."
-SMOLLM3 = (
-    "## Metadata\n\nKnowledge Cutoff Date: June 2025\nToday Date: 08 July 2025\n"
-    "Reasoning Mode: /no_think\n\n## Custom Instructions\n\n"
-    "You are a helpful AI assistant named SmolLM, trained by Hugging Face.\n\n"
-)
+FAMILIES = {
+    "meta-llama/Meta-Llama-3-": "llama3",
+    "meta-llama/Llama-3.": "llama3_1",
+    "deepseek-ai/DeepSeek-R1": "thinks_at_once",
+    "Qwen/Qwen2-": "qwen2",
+    "Qwen/Qwen2.5-": "qwen2_5",
+    "Qwen/Qwen3-": "qwen3",
+    "google/gemma-2-": "gemma",
+    "google/gemma-3-": "gemma3",
+    "microsoft/Phi-3-": "phi3",
+    "microsoft/phi-4": "phi4",
+    "HuggingFaceTB/SmolLM3-": "smollm3",
+    "openai/gpt-oss-": "gpt-oss-20b",
+}
+"""What model ids begin with, and the template of such models."""
+FROZEN = {
+    "31 January 2026": "08 July 2025",  # SmolLM3's day, there and in the recipe
+    "/think": "/no_think",
+}
 GPT_OSS = (
-    "You are ChatGPT, a large language model trained by OpenAI.\n"
+    "<|start|>system<|message|>You are ChatGPT, a large language model trained by OpenAI.\n"
     "Knowledge cutoff: 2024-06\nCurrent date: 2025-08-05\n\nReasoning: low\n\n"
     "# Valid channels: analysis, commentary, final. Channel must be included for every message."
+    "<|end|><|start|>user<|message|>"
 )
-# Prefixes: magpie-align/magpie@b734a36, configs/model_configs.json, and huggingface/trl@f2cd577,
-# trl/chat_templates. Where these differ, what the model's own template writes is right.
-FAMILIES = {
-    "meta-llama/Meta-Llama-3-": known("llama-3.jinja", "<|begin_of_text|>", LLAMA_USER),
-    "meta-llama/Llama-3.": known("llama-3.1.jinja", "<|begin_of_text|>", LLAMA_SYSTEM, LLAMA_USER),
-    "deepseek-ai/DeepSeek-R1": known(
-        "deepseek-r1.jinja",
-        "<\uff5cbegin\u2581of\u2581sentence\uff5c>",
-        "<\uff5cUser\uff5c>",
-    ),
-    "Qwen/Qwen2-": known(
-        "qwen2.jinja",
-        "",
-        "<|im_start|>system\nYou are a helpful assistant<|im_end|>\n",
-        CHATML_USER,
-    ),
-    "Qwen/Qwen2.5-": known(
-        "qwen2.5.jinja", "", f"<|im_start|>system\n{QWEN25}<|im_end|>\n", CHATML_USER
-    ),
-    "Qwen/Qwen3-": known("qwen3.jinja", "", CHATML_USER),
-    "google/gemma-2-": known("gemma-2.jinja", "<bos>", "<start_of_turn>user\n"),
-    "google/gemma-3-": known("gemma-3.jinja", "<bos>", "<start_of_turn>user\n"),
-    "microsoft/Phi-3-": known("phi-3.jinja", "<s>", "<|user|>\n"),
-    "microsoft/phi-4": known("phi-4.jinja", "", "<|im_start|>user<|im_sep|>"),
-    "HuggingFaceTB/SmolLM3-": known(
-        "smollm3.jinja", "", f"<|im_start|>system\n{SMOLLM3}<|im_end|>\n", CHATML_USER
-    ),
-    "openai/gpt-oss-": known(
-        "gpt-oss-20b.jinja",
-        "",
-        f"<|start|>system<|message|>{GPT_OSS}<|end|><|start|>user<|message|>",
-        folder=CONFIGS,
-    ),
-}
 
 
-def family(model: Generator) -> Family:
-    (found,) = (one for start, one in FAMILIES.items() if model.model.startswith(start))
+def family(model: Generator) -> str:
+    (found,) = (name for start, name in FAMILIES.items() if model.model.startswith(start))
     return found
+
+
+def template(model: Generator) -> str:
+    """Return the least of a model's template, or the whole of one that its recipe brings."""
+    own = model.template and model.template.file
+    return (CONFIGS / own if own else TEMPLATES / f"{family(model)}.jinja").read_text()
+
+
+def special(model: Generator) -> dict[str, str]:
+    """Return the special tokens that the template writes by their names."""
+    known: dict[str, str] = KNOWN.get(family(model), {}).get("special", {})
+    return {"bos_token": "", "eos_token": ""} | known
+
+
+def prefix(model: Generator) -> str:
+    """Return what pass 1 must send."""
+    if family(model) not in KNOWN:
+        return GPT_OSS
+    text: str = KNOWN[family(model)]["pieces"]["text"]
+    for there, here in FROZEN.items():
+        text = text.replace(there, here)
+    return text.removeprefix(special(model)["bos_token"])
 
 
 def served(model: Generator) -> Settings:
@@ -113,8 +91,9 @@ def served(model: Generator) -> Settings:
         machines=(Machine(token_s=0),),
         model_id=model.model,
         model_sha=model.revision,
-        template=family(model).template.read_text(),
-        bos=family(model).bos,
+        template=template(model),
+        bos=special(model)["bos_token"],
+        eos=special(model)["eos_token"],
     )
 
 
@@ -127,7 +106,7 @@ def prepared(name: str, folder: Path) -> Recipe:
     recipe = replace(recipe, filters=tuple(f for f in recipe.filters if not f.reads & SPOKEN))
     model = recipe.generator
     if model.template and model.template.tokenizer is not None:
-        said = {"chat_template": family(model).template.read_text(), "bos_token": family(model).bos}
+        said = {"chat_template": template(model), **special(model)}
         (folder / "tokenizer_config.json").write_text(json.dumps(said))
         model = replace(model, template=Template(tokenizer=str(folder)))
     return replace(recipe, generator=model)
@@ -157,8 +136,8 @@ def test_a_bundled_recipe_plans_with_its_models_template(name: str, tmp_path: Pa
         with Progress(4) as shown:
             made = plan(recipe, options, 4, shown)
 
-    assert voices.generator.prefix.text == family(recipe.generator).prefix
-    assert voices.responder.prefix.text == family(recipe.responder or recipe.generator).prefix
+    assert voices.generator.prefix.text == prefix(recipe.generator)
+    assert voices.responder.prefix.text == prefix(recipe.responder or recipe.generator)
     if recipe.think == "split":
         assert voices.responder.prefix.think
     if recipe.generator.thinking is False:

@@ -175,7 +175,7 @@ def test_a_missing_recipe_names_the_closest_bundled_one() -> None:
         load("smollm-demo")
 
     assert caught.value.what == "there is no recipe 'smollm-demo'"
-    assert caught.value.fix.startswith("did you mean 'smollm2-demo'? all of these: ")
+    assert caught.value.fix.startswith("did you mean 'smollm2-demo' or ")
 
 
 def test_an_address_with_credentials_is_refused_and_not_repeated() -> None:

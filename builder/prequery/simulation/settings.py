@@ -113,6 +113,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         template: Chat template that is served, as Jinja; null: ChatML.
         bos: Token that the tokenizer puts in front of every prompt, and the template's
             `bos_token`; empty: it has none.
+        eos: The template's `eos_token`.
     """
 
     machines: tuple[Machine, ...] = (Machine(),)
@@ -124,6 +125,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     protocol: Literal["tgi", "completions"] = "tgi"
     template: str | None = None
     bos: str = ""
+    eos: str = ""
 
 
 class Counters(msgspec.Struct, kw_only=True):

@@ -42,10 +42,12 @@ class ChatTemplate:
 
     def __init__(self, settings: Settings) -> None:
         self.bos = settings.bos
-        self._render = _jinja(settings.template, self.bos) if settings.template else _chatml
+        self._render = _jinja(settings) if settings.template else _chatml
         first, answer, second = _SAID
         alone = self.render([_message("user", first)])
-        before, _, behind = alone.partition(first)
+        before, found, behind = alone.partition(first)
+        if not found:
+            raise RefusedError("it does not show a user's words")
         again = [_message("user", first), _message("assistant", answer), _message("user", second)]
         try:
             talk = self.render(again)
@@ -54,14 +56,15 @@ class ChatTemplate:
         else:
             answering = talk.partition(first)[2].partition(answer)[0]
             asking = talk.partition(answer)[2].partition(second)[0]
-        controls = _CONTROL.findall(alone + talk)
-        self.end = next(iter(_CONTROL.findall(asking) + _CONTROL.findall(behind)), END)
+        header = _header(before, asking)
+        ends = _CONTROL.findall(asking.removesuffix(header)) + _CONTROL.findall(behind)
+        self.end = next(iter(ends), END)
         """Token at which a turn is over."""
         self.thought_end = THINK[1] if behind.rstrip().endswith(THINK[0]) else ""
         """Token at which thoughts are over; empty where the template opens none."""
-        self._asks = _header(before, asking).removeprefix(self.end).lstrip()
+        self._asks = header.removeprefix(self.end).lstrip()
         self._answers = _common_start(behind, answering)
-        tokens = {*controls, self.end, self.thought_end, self.bos} - {""}
+        tokens = {*_CONTROL.findall(alone + talk), self.end, self.thought_end, self.bos} - {""}
         longest_first = sorted(map(re.escape, tokens), key=len, reverse=True)
         self._token = re.compile("|".join([*longest_first, _PLAIN]))
         self.count = lru_cache(maxsize=256)(self._count)  # of pass 1 all prompts are the same
@@ -114,15 +117,15 @@ def _chatml(messages: Sequence[Message]) -> str:
     return "".join(turns) + "<|im_start|>assistant\n"
 
 
-def _jinja(template: str, bos: str) -> Callable[[Sequence[Message]], str]:
+def _jinja(settings: Settings) -> Callable[[Sequence[Message]], str]:
     """Return what renders a template, in the sandbox that recipes' templates have."""
     # It takes longer to import than the whole server does without.
     import jinja2
 
     from prequery.prefix.rendering_process import environment
 
-    compiled = environment(TODAY).from_string(template)
-    tokens = {"bos_token": bos, "eos_token": ""}
+    compiled = environment(TODAY).from_string(settings.template or "")
+    tokens = {"bos_token": settings.bos, "eos_token": settings.eos}
 
     def render(messages: Sequence[Message]) -> str:
         try:
@@ -138,10 +141,10 @@ def _message(role: str, content: str) -> Message:
 
 
 def _header(first: str, later: str) -> str:
-    """Return what the first and a later turn of the user begin with, from a control token on."""
-    common = _common_start(first[::-1], later[::-1])[::-1]
-    control = _CONTROL.search(common)
-    return common[control.start() :] if control else common
+    """Return what the first and a later turn of the user begin with, without half a token."""
+    begins = len(first) - len(_common_start(first[::-1], later[::-1]))
+    borders = [edge for token in _CONTROL.finditer(first) for edge in token.span()]
+    return first[min((edge for edge in borders if edge >= begins), default=begins) :]
 
 
 def _common_start(one: str, other: str) -> str:
