@@ -26,7 +26,6 @@ ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
 MODELS = json.loads((bundled("configs") / "models.json").read_text())
 NAMES = [name for name in bundled_names() if name != "smollm2-demo"]  # which has its own tests
-CONFIGS = ROOT / "configs"
 TEMPLATES = Path(__file__).parent / "templates"
 KNOWN = json.loads((TEMPLATES / "families.json").read_text())
 
@@ -43,19 +42,14 @@ FAMILIES = {
     "microsoft/Phi-3-": "phi3",
     "microsoft/phi-4": "phi4",
     "HuggingFaceTB/SmolLM3-": "smollm3",
-    "openai/gpt-oss-": "gpt-oss-20b",
+    "openai/gpt-oss-": "harmony",
 }
 """What model ids begin with, and the template of such models."""
 FROZEN = {
     "31 January 2026": "08 July 2025",  # SmolLM3's day, there and in the recipe
     "/think": "/no_think",
+    "2026-01-31": "2025-08-05",  # gpt-oss's
 }
-GPT_OSS = (
-    "<|start|>system<|message|>You are ChatGPT, a large language model trained by OpenAI.\n"
-    "Knowledge cutoff: 2024-06\nCurrent date: 2025-08-05\n\nReasoning: low\n\n"
-    "# Valid channels: analysis, commentary, final. Channel must be included for every message."
-    "<|end|><|start|>user<|message|>"
-)
 
 
 def family(model: Generator) -> str:
@@ -64,21 +58,18 @@ def family(model: Generator) -> str:
 
 
 def template(model: Generator) -> str:
-    """Return the least of a model's template, or the whole of one that its recipe brings."""
-    own = model.template and model.template.file
-    return (CONFIGS / own if own else TEMPLATES / f"{family(model)}.jinja").read_text()
+    """Return the least of a model's template."""
+    return (TEMPLATES / f"{family(model)}.jinja").read_text()
 
 
 def special(model: Generator) -> dict[str, str]:
     """Return the special tokens that the template writes by their names."""
-    known: dict[str, str] = KNOWN.get(family(model), {}).get("special", {})
+    known: dict[str, str] = KNOWN[family(model)].get("special", {})
     return {"bos_token": "", "eos_token": ""} | known
 
 
 def prefix(model: Generator) -> str:
     """Return what pass 1 must send."""
-    if family(model) not in KNOWN:
-        return GPT_OSS
     text: str = KNOWN[family(model)]["pieces"]["text"]
     for there, here in FROZEN.items():
         text = text.replace(there, here)
@@ -144,6 +135,60 @@ def test_a_bundled_recipe_plans_with_its_models_template(name: str, tmp_path: Pa
         assert "</think>" in voices.generator.prefix.suffix
     assert made.accepted >= 4
     assert made.expected.requests >= 2 * recipe.rows
+
+
+# Temperature and top_p to thousands of rows: arXiv 2406.08464, Table 7, and for Qwen2 and Phi-3
+# magpie-align/magpie@b734a36, data_sft/data_concatenation.ipynb.
+AIR = {
+    (1.0, 1.0): 300,
+    (1.0, 0.995): 300,
+    (1.0, 0.99): 300,
+    (1.1, 1.0): 300,
+    (1.1, 0.995): 300,
+    (1.1, 0.99): 300,
+    (1.2, 1.0): 300,
+    (1.2, 0.995): 300,
+    (1.2, 0.99): 300,
+    (1.25, 1.0): 100,
+    (1.25, 0.995): 100,
+    (1.25, 0.99): 100,
+}
+PRO = {(1.0, 1.0): 300, (1.1, 0.995): 300, (1.2, 0.995): 300, (1.25, 0.99): 100}
+GRIDS = {
+    "magpie-air-3m": AIR,
+    "magpie-air-dpo-100k": AIR,
+    "magpie-pro-1m": PRO,
+    "magpie-pro-dpo-100k": PRO,
+    "magpie-pro-mt-300k": PRO,
+    "magpie-qwen2-pro-1m": {(1.0, 1.0): 300, (1.1, 1.0): 400, (1.2, 0.99): 300},
+    "magpie-phi3-pro-1m": {(1.0, 1.0): 300, (1.1, 1.0): 300, (1.2, 0.99): 300, (1.25, 0.99): 100},
+}
+
+
+@pytest.mark.parametrize("name", GRIDS)
+def test_a_published_grid_is_followed(name: str) -> None:
+    settings = load(name).instructions
+
+    grid = {(one.temperature, one.top_p or 1.0): round(one.weight) for one in settings}
+    assert grid == GRIDS[name]
+
+
+def test_the_topics_of_magpie_ultra_have_their_published_weights() -> None:
+    settings = load("magpie-ultra-1m").instructions
+
+    assert {one.name: one.weight / 100 for one in settings} == {
+        "information-seeking": 0.05,
+        "reasoning": 0.125,
+        "planning": 0.05,
+        "editing": 0.1,
+        "coding": 0.125,
+        "math": 0.125,
+        "role-playing": 0.1,
+        "data-analysis": 0.125,
+        "creative-writing": 0.1,
+        "advice-seeking": 0.05,
+        "brainstorming": 0.05,
+    }
 
 
 def lines(name: str) -> list[str]:

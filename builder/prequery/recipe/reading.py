@@ -84,7 +84,7 @@ def find(reference: str | Path) -> Traversable:
     named = bundled("configs") / f"{reference}.yaml"
     if re.fullmatch(_NAME, str(reference)) and named.is_file():
         return named
-    close = get_close_matches(path.stem, bundled_names(), 3, 0.5)
+    close = get_close_matches(path.stem, bundled_names(), 3)
     hint = f"did you mean {' or '.join(map(repr, close))}? " if close else ""
     raise RecipeError(
         f"there is no recipe {str(reference)!r}",
