@@ -20,13 +20,15 @@ from prequery.columns.base import (
     JudgeColumn,
     Question,
     RowColumn,
+    Score,
     Values,
 )
+from prequery.columns.prompted import PromptColumn
 from prequery.columns.run import measure, read
 from prequery.errors import ColumnError, RecipeError
 
-HELPERS = {"__init__", "base", "run", "embedding", "neighbors"}
-DTYPES = {"string", "bool", "int32", "int64", "float64"}
+HELPERS = {"__init__", "base", "run", "prompted", "embedding", "neighbors"}
+DTYPES = {"string", "bool", "int32", "int64", "float64", "string[]"}
 ODD_TEXTS = (
     "How do I bake bread?",
     "",
@@ -78,7 +80,7 @@ measured_column = pytest.mark.parametrize(
 
 @every_column
 def test_every_column_declares_its_form(column: Column) -> None:
-    assert type(column).__mro__[1] in (RowColumn, JudgeColumn, CorpusColumn)
+    assert type(column).__mro__[1] in (RowColumn, JudgeColumn, PromptColumn, CorpusColumn)
     assert type(column).__module__ == f"prequery.columns.{column.name}"
     assert column.version >= 1
     assert column.cost in get_args(Cost)
@@ -250,7 +252,10 @@ def test_a_fingerprint_covers_name_version_and_parameters() -> None:
     assert len(set(prints)) == len(prints)
 
 
-KNOWN = "length, language, likelihood, repetition, instruct_reward, min_neighbor_distance"
+KNOWN = (
+    "length, language, likelihood, repetition, input_quality, difficulty, task_category, "
+    "response_quality, safety, instruct_reward, min_neighbor_distance"
+)
 BAD_SPECS: dict[str, tuple[object, str, str]] = {
     "a misspelled name": (
         "langauge",
@@ -526,8 +531,10 @@ class Verdict(JudgeColumn):
     reads: ClassVar[tuple[str, ...]] = ("instruction",)
     features: ClassVar[Mapping[str, str]] = {"clear": "string"}
 
+    asks: ClassVar[type[Score]] = Score
+
     def ask(self, row: Mapping[str, Any]) -> Question | None:
-        return Question(row["instruction"])
+        return Score(row["instruction"])
 
     def read(self, said: str, model: str) -> dict[str, Any]:
         return {"clear": 1 if said == "one" else said}
@@ -565,5 +572,5 @@ def test_an_unknown_dtype_is_refused() -> None:
     assert error.value.args == (
         "column 'undeclared' declares the dtype 'float16'",
         "field 'half'",
-        "declare one of string, bool, int32, int64, float64",
+        "declare one of string, bool, int32, int64, float64, string[]",
     )

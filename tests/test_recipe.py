@@ -108,7 +108,8 @@ def test_every_bundled_recipe_is_valid_and_bears_the_name_of_its_file() -> None:
             "unknown column 'lenght'",
             "r.yaml, line 8, columns",
             "did you mean 'length'? known: length, language, likelihood, repetition, "
-            "instruct_reward, min_neighbor_distance",
+            "input_quality, difficulty, task_category, response_quality, safety, instruct_reward, "
+            "min_neighbor_distance",
         ),
         (
             {"filters": "[3]"},

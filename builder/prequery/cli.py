@@ -228,6 +228,28 @@ def plan(
     )
 
 
+@app.command("judge-check")
+def judge_check(
+    recipe: RecipeArgument, journal: JournalOption = None, judge_endpoint: JudgeOption = None
+) -> None:
+    """Measure a recipe's judges on labelled instructions: are their labels worth anything?"""
+    from prequery import pipeline
+    from prequery.judge_check import CLEAR
+    from prequery.recipe import load
+
+    loaded = load(recipe)
+    options = _with_others(_options(None, None, journal), None, None, judge_endpoint)
+    for name, check in pipeline.check_judges(loaded, options, say).items():
+        table = Table(title=f"judge {name}", title_justify="left", box=None, pad_edge=False)
+        for title in ("kind", "labels"):
+            table.add_column(title)
+        for kind, labels in check.labels.items():
+            said = ", ".join(f"{label} {count}" for label, count in labels.items())
+            table.add_row(Text(kind, style="bold" if kind == CLEAR else ""), Text(said or "none"))
+        out.print(table)
+        out.print(Text(f"{name}: {check.sentence()}"), soft_wrap=True)
+
+
 FAULT_HELP = (
     "KIND=SHARE of the requests, may be repeated; kinds: overloaded (429), unhealthy (503), "
     "failed (424), reset, truncated, malformed, stall, drip."

@@ -13,6 +13,7 @@ Source:
     its OpenAPI 3.3.6 and router/src/server.rs. The last three were read, not run.
 """
 
+import json
 import math
 from dataclasses import MISSING, dataclass, fields
 from typing import Any, ClassVar
@@ -164,7 +165,7 @@ class Vllm(Dialect):
 
     name = "vllm"
     sampling = Dialect.sampling | {"top_k", "repetition_penalty"}
-    asks = Dialect.asks | {"grammar"}
+    asks = Dialect.asks | {"grammar", "schema"}
 
     def extra(self, request: Request) -> dict[str, Any]:
         """Send the prompt as it stands, with its own BOS, and show the control tokens.
@@ -172,7 +173,8 @@ class Vllm(Dialect):
         A stop string that is a control token is only found in a text that shows it.
         """
         # Before 0.12 it was called guided_regex, and what is unknown there is left out in silence.
-        grammar = {"structured_outputs": {"regex": request.grammar}} if request.grammar else {}
+        form = _grammar(request, regex="regex", schema="json")
+        grammar = {"structured_outputs": form} if form else {}
         return (
             _neutral(request.sampling)
             | grammar
@@ -201,7 +203,7 @@ class Sglang(Dialect):
 
     name = "sglang"
     sampling = Dialect.sampling | {"top_k", "repetition_penalty"}
-    asks = Dialect.asks | {"grammar"}
+    asks = Dialect.asks | {"grammar", "schema"}
 
     heeds_seeds: bool | None = None
 
@@ -211,7 +213,9 @@ class Sglang(Dialect):
 
     def extra(self, request: Request) -> dict[str, Any]:
         """As vLLM's; it takes no `add_special_tokens`."""
-        grammar = {"regex": request.grammar} if request.grammar else {}
+        # It wants its schema as text.
+        form = _grammar(request, regex="regex", schema="json_schema")
+        grammar = {k: v if isinstance(v, str) else json.dumps(v) for k, v in form.items()}
         return _neutral(request.sampling) | grammar | {"skip_special_tokens": False}
 
     def tokenize(self, text: str) -> dict[str, Any]:
@@ -232,6 +236,7 @@ class LlamaCpp(Dialect):
 
     name = "llamacpp"
     sampling = Dialect.sampling | {"top_k", "repetition_penalty"}
+    asks = Dialect.asks | {"schema"}
 
     context: int = 0
 
@@ -252,6 +257,7 @@ class LlamaCpp(Dialect):
             "post_sampling_probs": sampling.temperature is not None,
             "verbose": True,
             "response_fields": ["stop_type"],
+            **_grammar(request, regex="", schema="json_schema"),
         }
 
     def seed(self, request: Request) -> int | None:
@@ -315,6 +321,13 @@ def _logarithm(entry: Entry) -> float | None:
         return math.log(entry.prob) if entry.prob > 0 else None
     possible = entry.logprob is not None and entry.logprob > IMPOSSIBLE
     return entry.logprob if possible else None
+
+
+def _grammar(request: Request, regex: str, schema: str) -> dict[str, Any]:
+    """Return what the answer must follow, under the server's own names."""
+    if request.schema is not None:
+        return {schema: request.schema}
+    return {regex: request.grammar} if request.grammar else {}
 
 
 def _neutral(sampling: Sampling) -> dict[str, Any]:

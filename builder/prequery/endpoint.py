@@ -114,6 +114,7 @@ class Request:
         logprobs: Whether log-probabilities are read out of the answer. Those who never use them
             save half of what reading an answer costs.
         grammar: Regular expression that the whole continuation matches; null: anything.
+        schema: JSON schema that the whole continuation follows; null: anything.
         scores: The text is to be scored, not continued; `pair` is scored with it.
         pair: Second text; null: there is none.
     """
@@ -124,6 +125,7 @@ class Request:
     stop: Sequence[str] = ()
     logprobs: bool = True
     grammar: str | None = None
+    schema: Mapping[str, Any] | None = None
     scores: bool = False
     pair: str | None = None
 
@@ -143,11 +145,16 @@ class Request:
             "repetition_penalty": self.sampling.repetition_penalty,
             "max_new_tokens": self.sampling.max_new_tokens,
             "stop": list(self.stop) or None,
-            "grammar": self.grammar and {"type": "regex", "value": self.grammar},
+            "grammar": self._grammar(),
         }
         greedy = self.sampling.temperature is None
         chosen = both if greedy else {"do_sample": True, **sampled, **both}
         return {"details": True} | {k: v for k, v in chosen.items() if v is not None}
+
+    def _grammar(self) -> dict[str, Any] | None:
+        if self.schema is not None:
+            return {"type": "json", "value": self.schema}
+        return None if self.grammar is None else {"type": "regex", "value": self.grammar}
 
 
 class Asks(Protocol):

@@ -15,6 +15,7 @@ from typing import Any
 from prequery import __version__
 from prequery.endpoint import Info
 from prequery.errors import RecipeError
+from prequery.judge_check import Check
 from prequery.recipe import Generator, Recipe
 from prequery.selection import Selection
 from prequery.voices import Voice, Voices
@@ -72,8 +73,8 @@ def _voice(model: Generator, voice: Voice) -> Lock:
 def _judges(recipe: Recipe, voices: Voices) -> Lock:
     """Return what a lock tells of the judges; nothing where there are none."""
     judges = {
-        name: {"model": _model(recipe.judges[name], info), "endpoint": _endpoint(info)}
-        for name, info in voices.judges.items()
+        name: {"model": _model(recipe.judges[name], judge.info), "endpoint": _endpoint(judge.info)}
+        for name, judge in voices.judges.items()
     }
     return {"judges": judges} if judges else {}
 
@@ -95,6 +96,21 @@ def _endpoint(info: Info) -> Lock:
         "exact": info.exact,
         "slots": info.slots,
     }
+
+
+def with_checks(pinned: Lock, checks: Mapping[str, Check]) -> Lock:
+    """Return a lock that tells, besides, what each judge's labels are worth."""
+    if not checks:
+        return pinned
+    judges = {
+        name: judge | ({"check": _check(checks[name])} if name in checks else {})
+        for name, judge in pinned["judges"].items()
+    }
+    return pinned | {"judges": judges}
+
+
+def _check(check: Check) -> Lock:
+    return asdict(check) | {"at_chance": check.is_at_chance, "verdict": check.sentence()}
 
 
 def complete(pinned: Lock, selection: Selection, files: Mapping[str, Mapping[str, Any]]) -> Lock:

@@ -15,7 +15,7 @@ from typing import Any
 import msgspec
 
 from prequery import instructions, judging
-from prequery.columns.base import Question
+from prequery.columns.base import Prompt, Score
 from prequery.endpoint import Asks, Info, Request
 from prequery.errors import PrefixError
 from prequery.fleet import Fleet, token_from
@@ -24,7 +24,7 @@ from prequery.options import Options
 from prequery.prefix import Prefix, check_model, derive, prove
 from prequery.prefix.template import find
 from prequery.recipe import LOCAL, Endpoint, Generator, Recipe
-from prequery.voices import Voice, Voices
+from prequery.voices import Judging, Voice, Voices
 
 
 @dataclass(frozen=True)
@@ -54,12 +54,22 @@ async def asked(
             )
             fleet = _fleet(recipe.responder.model, place, options, say)
             responder = await stack.enter_async_context(fleet)
+        judges = await stack.enter_async_context(judge_fleets(recipe, options, say))
+        yield Models(generator, responder, judges)
+
+
+@asynccontextmanager
+async def judge_fleets(
+    recipe: Recipe, options: Options, say: Callable[[str], None]
+) -> AsyncIterator[dict[str, Fleet]]:
+    """Connect to the endpoints of the recipe's judges, by name."""
+    async with AsyncExitStack() as stack:
         judges = {}
         for name, judge in recipe.judges.items():
             place = _Place(judge.endpoint, options.judge_endpoints.get(name, ()), None)
             fleet = _fleet(judge.model, place, options, say)
             judges[name] = await stack.enter_async_context(fleet)
-        yield Models(generator, responder, judges)
+        yield judges
 
 
 def generator_fleet(
@@ -114,9 +124,7 @@ async def meet(recipe: Recipe, models: Models) -> Voices:
     base = Path(recipe.source).parent
     asking = [instructions.kind(setting) for setting in recipe.instructions]
     answering = [Request(prompt="", sampling=recipe.responses)]
-    judges = {}
-    for name, fleet in models.judges.items():
-        judges[name] = await _info(recipe.judges[name], fleet, [judging.request(Question(""))])
+    judges = await meet_judges(recipe, models.judges)
     if recipe.responder is None or models.responder is None:
         both = await _voice(recipe.generator, models.generator, asking + answering, base)
         return Voices(both, both, judges)
@@ -131,6 +139,22 @@ async def _voice(
     model: Generator, endpoint: Asks, requests: Sequence[Request], base: Path
 ) -> Voice:
     return Voice(await _info(model, endpoint, requests), await derive(endpoint, model, base))
+
+
+async def meet_judges(recipe: Recipe, judges: Mapping[str, Asks]) -> dict[str, Judging]:
+    """See that the endpoints serve the recipe's judges, and can do what their columns want."""
+    return {name: await _judge(recipe, name, endpoint) for name, endpoint in judges.items()}
+
+
+async def _judge(recipe: Recipe, name: str, endpoint: Asks) -> Judging:
+    model = recipe.judges[name]
+    # A recipe whose columns want scores and texts of one judge was refused when it was read.
+    writes = any(c.asks is Prompt for c in judging.judge_columns(recipe) if c.judge == name)
+    question = Prompt("", schema={}) if writes else Score("")
+    info = await _info(model, endpoint, [judging.request(question, None)])
+    if not writes:
+        return Judging(info, None)
+    return Judging(info, await derive(endpoint, model, Path(recipe.source).parent))
 
 
 async def _info(model: Generator, endpoint: Asks, requests: Sequence[Request]) -> Info:
@@ -189,9 +213,11 @@ def notes(recipe: Recipe, voices: Voices) -> dict[str, Any]:
     return noted | {"responder": responder} if recipe.responder else noted
 
 
-def judge_made_with(info: Info) -> dict[str, Any]:
+def judge_made_with(judge: Judging) -> dict[str, Any]:
     """Return what decides a judge's answers besides its column."""
-    return {"model_id": info.model_id, "model_sha": info.model_sha}
+    info = judge.info
+    made = {"model_id": info.model_id, "model_sha": info.model_sha}
+    return made if judge.prefix is None else made | {"prefix": asdict(judge.prefix)}
 
 
 def templates_changed(recipe: Recipe, voices: Voices) -> bool:
@@ -230,5 +256,9 @@ def noted(header: Mapping[str, Any], judges: Mapping[str, Mapping[str, Any]]) ->
     generator = responder = voice(notes, made)
     if "responder" in made:
         responder = voice(notes["responder"], made["responder"])
-    infos = {name: Info(**held["notes"]) for name, held in judges.items()}
-    return Voices(generator, responder, infos)
+
+    def judging_of(held: Mapping[str, Any]) -> Judging:
+        prefix = held["made_with"].get("prefix")
+        return Judging(Info(**held["notes"]), Prefix.from_json(prefix) if prefix else None)
+
+    return Voices(generator, responder, {name: judging_of(held) for name, held in judges.items()})

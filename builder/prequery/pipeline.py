@@ -1,16 +1,18 @@
 """A build, stage after stage: this module is the table of contents."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import msgspec
 
-from prequery import judging, lock, models, shards
+from prequery import judge_check, judging, lock, models, shards
 from prequery.budget import Budget, Price
-from prequery.errors import BudgetError, StoppedError
+from prequery.endpoint import Asks
+from prequery.errors import BudgetError, EndpointError, RecipeError, StoppedError
 from prequery.journal import Journal, folder_for
+from prequery.judge_check import Check
 from prequery.judging import Bench
 from prequery.lock import Lock
 from prequery.options import Options
@@ -18,7 +20,7 @@ from prequery.recipe import Recipe
 from prequery.runner import run_async, until_interrupted
 from prequery.selection import Selection, Selector
 from prequery.synthesis import Observer, Synthesis
-from prequery.voices import Voices
+from prequery.voices import Judging, Voices
 
 
 @dataclass(frozen=True)
@@ -66,10 +68,11 @@ def build(
 
 @dataclass(frozen=True)
 class _Journals:
-    """The journal of the answers, and one for each column that asks a judge."""
+    """The journal of the answers, one for each column that asks a judge, one for each judge."""
 
     answers: Journal
     verdicts: Mapping[str, Journal]
+    checks: Mapping[str, Journal]
 
 
 @contextmanager
@@ -85,7 +88,11 @@ def _journals(recipe: Recipe, options: Options) -> Iterator[_Journals]:
             column.name: opened(f"{recipe.name}-{column.name}", judging.fingerprint(recipe, column))
             for column in judging.judge_columns(recipe)
         }
-        yield _Journals(answers, verdicts)
+        checks = {
+            name: opened(f"judge-check-{name}", judge_check.fingerprint(recipe, column))
+            for name, column in judge_check.checkable(recipe).items()
+        }
+        yield _Journals(answers, verdicts, checks)
 
 
 @dataclass(frozen=True)
@@ -118,7 +125,11 @@ def _replay(rows: _Rows, journals: _Journals) -> tuple[Lock, Selection] | None:
         return None
     pinned = lock.pin(recipe, voices)
     lock.hold(recipe, pinned)
-    return pinned, selector.selection
+    unasked = {name: Bench(held, None) for name, held in journals.checks.items()}
+    checks = run_async(judge_check.check_all(recipe, unasked, voices.judges))
+    if checks is None:
+        return None
+    return lock.with_checks(pinned, checks), selector.selection
 
 
 async def _synthesize(
@@ -133,6 +144,9 @@ async def _synthesize(
         lock.hold(recipe, pinned)
         journal.agree(models.made_with(recipe, voices), models.notes(recipe, voices))
         await models.prove_prefixes(recipe, asked, voices, observer.said)
+        checks = await _check_judges(recipe, journals, asked.judges, voices.judges)
+        for name, check in checks.items():
+            observer.said(f"judge {name}: {check.sentence()}")
         selector = rows.selector(voices)
         stream = Synthesis(
             recipe,
@@ -160,7 +174,52 @@ async def _synthesize(
             str(journal.folder),
             f"carry on: {options.resume}",
         )
-    return pinned, selector.selection
+    return lock.with_checks(pinned, checks), selector.selection
+
+
+async def _check_judges(
+    recipe: Recipe,
+    journals: _Journals,
+    asked: Mapping[str, Asks],
+    judges: Mapping[str, Judging],
+) -> dict[str, Check]:
+    """Measure the judges before the first row, so that it is known what their labels are worth."""
+    benches = {}
+    for name, journal in journals.checks.items():
+        judge = judges[name]
+        journal.agree(models.judge_made_with(judge), msgspec.structs.asdict(judge.info))
+        benches[name] = Bench(journal, asked[name])
+    checks = await judge_check.check_all(recipe, benches, judges)
+    if checks is None:
+        raise EndpointError(
+            "a judge gave no answer to a labelled instruction, however often it was asked",
+            ", ".join(asked[name].address for name in benches),
+            "see that it works, then run the same command: its answers are kept",
+        )
+    return checks
+
+
+def check_judges(recipe: Recipe, options: Options, say: Callable[[str], None]) -> dict[str, Check]:
+    """Measure a recipe's judges and do nothing else; its generator is not needed.
+
+    Raises:
+        RecipeError: No judge answers prompts.
+        BuildError: A judge does not answer.
+    """
+    if not judge_check.checkable(recipe):
+        raise RecipeError(
+            "no judge of this recipe answers prompts",
+            f"{recipe.source}, judges",
+            "add a judge, and a column that asks it: {input_quality: {judge: NAME}}",
+        )
+
+    async def run(journals: _Journals) -> dict[str, Check]:
+        async with models.judge_fleets(recipe, options, say) as asked:
+            judges = await models.meet_judges(recipe, asked)
+            return await _check_judges(recipe, journals, asked, judges)
+
+    with _journals(recipe, options) as journals:
+        return run_async(run(journals))
 
 
 def _benches(
@@ -169,8 +228,8 @@ def _benches(
     """Return the judge columns at work."""
     benches = {}
     for column in judging.judge_columns(recipe):
-        journal, info = journals.verdicts[column.name], voices.judges[column.judge]
-        journal.agree(models.judge_made_with(info), msgspec.structs.asdict(info))
+        journal, judge = journals.verdicts[column.name], voices.judges[column.judge]
+        journal.agree(models.judge_made_with(judge), msgspec.structs.asdict(judge.info))
         benches[column.name] = Bench(journal, asked.judges[column.judge])
     return benches
 

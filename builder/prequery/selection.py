@@ -7,7 +7,7 @@ row need all of them at once: just the fields that they read, and a few bytes fo
 
 from array import array
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property, partial
 from pathlib import Path
@@ -16,10 +16,10 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 
 from prequery import filters, judging, preference, responses, rows
-from prequery.columns.base import Column, CorpusColumn, JudgeColumn
+from prequery.columns.base import Column, CorpusColumn, JudgeColumn, Question
 from prequery.columns.run import measure, read
 from prequery.conversation import Ask, Attempt, Turn
-from prequery.endpoint import Answer
+from prequery.endpoint import Answer, Request
 from prequery.journal import Key
 from prequery.recipe import Generator, Recipe
 from prequery.shards import ROWS_PER_SHARD, Parts
@@ -106,11 +106,14 @@ class Selector:
         if not self.recipe.preference and self._rejected(self._cheap, flats[0]):
             return []
         return [
-            Ask(Key(attempt.slot, "verdict", 0, choice), partial(judging.request, question), name)
+            Ask(Key(attempt.slot, "verdict", 0, choice), self._request(column, question), name)
             for name, column in self._judged.items()
             for choice, flat in enumerate(flats)
             if (question := column.ask({field: flat[field] for field in column.reads}))
         ]
+
+    def _request(self, column: JudgeColumn, question: Question) -> Callable[[], Request]:
+        return partial(judging.request, question, self.voices.judges[column.judge].prefix)
 
     def take(self, attempt: Attempt) -> bool:
         """Take the next attempt in slot order.

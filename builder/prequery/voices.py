@@ -35,15 +35,28 @@ class Voice:
 
 
 @dataclass(frozen=True)
+class Judging:
+    """A served model that judges.
+
+    Args:
+        info: What its endpoint says of it.
+        prefix: What its chat template gives; null: it scores and writes nothing.
+    """
+
+    info: Info
+    prefix: Prefix | None
+
+
+@dataclass(frozen=True)
 class Voices:
     """Both models.
 
     Args:
         generator: Writes instructions, and later user turns.
         responder: Writes responses; the generator itself where the recipe names no other.
-        judges: What the judges' endpoints say of them, by name.
+        judges: By name.
     """
 
     generator: Voice
     responder: Voice
-    judges: Mapping[str, Info] = field(default_factory=dict)
+    judges: Mapping[str, Judging] = field(default_factory=dict)

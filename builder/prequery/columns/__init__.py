@@ -11,12 +11,17 @@ from importlib.metadata import EntryPoint, entry_points
 from typing import Any, get_type_hints
 
 from prequery.columns.base import Column
+from prequery.columns.difficulty import Difficulty
+from prequery.columns.input_quality import InputQuality
 from prequery.columns.instruct_reward import InstructReward
 from prequery.columns.language import Language
 from prequery.columns.length import Length
 from prequery.columns.likelihood import Likelihood
 from prequery.columns.min_neighbor_distance import MinNeighborDistance
 from prequery.columns.repetition import Repetition
+from prequery.columns.response_quality import ResponseQuality
+from prequery.columns.safety import Safety
+from prequery.columns.task_category import TaskCategory
 from prequery.errors import RecipeError
 
 __all__ = ["ALL", "GROUP", "available", "load"]
@@ -26,6 +31,11 @@ ALL: tuple[type[Column], ...] = (
     Language,
     Likelihood,
     Repetition,
+    InputQuality,
+    Difficulty,
+    TaskCategory,
+    ResponseQuality,
+    Safety,
     InstructReward,
     MinNeighborDistance,
 )

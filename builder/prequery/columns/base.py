@@ -24,8 +24,8 @@ Values = dict[str, list[Any]]
 
 
 @dataclass(frozen=True)
-class Question:
-    """What a judge is asked about one row.
+class Score:
+    """A text for a model that scores.
 
     Args:
         text: To be scored.
@@ -34,6 +34,25 @@ class Question:
 
     text: str
     pair: str | None = None
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """A message for a model that writes; it answers greedily.
+
+    Args:
+        text: The whole message.
+        schema: JSON schema that the answer follows; null: the model's own way.
+        max_new_tokens: Of the answer.
+    """
+
+    text: str
+    schema: Mapping[str, Any] | None = None
+    max_new_tokens: int = 256
+
+
+Question = Score | Prompt
+"""What a judge is asked about one row."""
 
 
 Cost = Literal["cpu", "weights", "endpoint"]
@@ -102,6 +121,7 @@ class JudgeColumn(Column):
     """
 
     cost: ClassVar[Cost] = "endpoint"
+    asks: ClassVar[type[Question]]
 
     judge: str
 

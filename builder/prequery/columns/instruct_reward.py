@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from math import isfinite
 from typing import Any, ClassVar
 
-from prequery.columns.base import JudgeColumn, Question
+from prequery.columns.base import JudgeColumn, Score
 from prequery.errors import ColumnError
 
 
@@ -31,6 +31,8 @@ class InstructReward(JudgeColumn):
     reads: ClassVar[tuple[str, ...]] = ("instruction", "response")
     features: ClassVar[Mapping[str, str]] = {"instruct_reward": "float64", "reward_model": "string"}
 
+    asks: ClassVar[type[Score]] = Score
+
     text: str = ""
     label: str = ""
 
@@ -43,17 +45,17 @@ class InstructReward(JudgeColumn):
                 "write both where they go, or leave text out to score them as a pair",
             )
 
-    def ask(self, row: Mapping[str, Any]) -> Question | None:
+    def ask(self, row: Mapping[str, Any]) -> Score | None:
         """Return the pair, or the one text that holds both."""
         instruction, response = row["instruction"], row["response"]
         if instruction is None or response is None:
             return None
         if not self.text:
-            return Question(instruction, response)
+            return Score(instruction, response)
         # In one pass: an instruction that holds "{response}" is no place for it.
         before, _, behind = self.text.partition("{instruction}")
         parts = [part.replace("{response}", response) for part in (before, behind)]
-        return Question(instruction.join(parts))
+        return Score(instruction.join(parts))
 
     def read(self, said: str, model: str) -> dict[str, Any]:
         """Return the score that counts."""

@@ -142,4 +142,5 @@ _FITS: Mapping[str, Callable[[Any], bool]] = {
     "int32": lambda value: type(value) is int and -(2**31) <= value < 2**31,
     "int64": lambda value: type(value) is int and -(2**63) <= value < 2**63,
     "float64": lambda value: type(value) is float and isfinite(value),
+    "string[]": lambda value: type(value) is list and all(type(one) is str for one in value),
 }

@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 from prequery import columns as all_columns
 from prequery import filters, rows
 from prequery.bundled import bundled
-from prequery.columns.base import Column, CorpusColumn, JudgeColumn
+from prequery.columns.base import Column, CorpusColumn, JudgeColumn, Score
 from prequery.errors import RecipeError
 from prequery.recipe.parts import (
     DEFAULT,
@@ -296,11 +296,25 @@ def _judges(top: Section, chosen: Sequence[Column]) -> dict[str, Other]:
             what = f"the column {column!r} asks the judge {name!r}, which is not there"
             fix = f"{meant}add it to judges: its model, revision and endpoint"
             raise top.bad("columns", what, fix)
+    _refuse_two_kinds(top, chosen)
     idle = [name for name in nodes if name not in asked]
     if idle:
         what = f"no column asks the judge {idle[0]!r}"
         raise top.bad("judges", what, "name it in a column's parameters, or remove it")
     return {name: _other(top.child(node, f"judges.{name}", Other)) for name, node in nodes.items()}
+
+
+def _refuse_two_kinds(top: Section, chosen: Sequence[Column]) -> None:
+    """Refuse a judge that one column wants scores of and another one texts."""
+    judged = [column for column in chosen if isinstance(column, JudgeColumn)]
+    scored = {column.judge: column.name for column in judged if column.asks is Score}
+    for column in judged:
+        if column.asks is not Score and column.judge in scored:
+            what = (
+                f"the judge {column.judge!r} is asked for texts by {column.name!r} and for scores"
+            )
+            fix = "name two judges: a model does one of the two"
+            raise top.bad("columns", f"{what} by {scored[column.judge]!r}", fix)
 
 
 def _preference(
