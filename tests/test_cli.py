@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from prequery import columns
 from prequery.recipe import load
 from scripted_tgi import ScriptedTgi, recipe_text
 
@@ -71,11 +72,11 @@ def test_the_bundled_recipes_are_listed_and_shown_letter_by_letter(tmp_path: Pat
 
 
 def test_an_error_is_three_lines_and_an_exit_code(tmp_path: Path) -> None:
-    done = run("recipe", "check", "nothing.yaml", home=tmp_path)
+    done = run("recipe", "check", "zzz.yaml", home=tmp_path)
 
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr == (
-        "RecipeError: there is no recipe 'nothing.yaml'\n"
+        "RecipeError: there is no recipe 'zzz.yaml'\n"
         "  where: the recipe's path, or the name of one that ships with prequery\n"
         "  fix:   all of these: prequery recipe list\n"
     )
@@ -169,8 +170,10 @@ def test_columns_are_listed_with_what_they_give(tmp_path: Path) -> None:
     done = run("columns", home=tmp_path)
 
     assert done.returncode == 0
-    for name in ("length", "language", "likelihood", "repetition", "min_neighbor_distance"):
-        assert re.search(rf"^{name} +1 ", done.stdout, re.MULTILINE), name
+    assert "…" not in done.stdout
+    for column in columns.ALL:
+        line = rf"^{column.name} +{column.version} +{column.cost} "
+        assert re.search(line, done.stdout, re.MULTILINE), column.name
 
 
 def test_a_recipe_is_shown_with_every_default(recipe: Path, tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ import pickle
 import re
 import subprocess
 import sys
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -139,6 +140,31 @@ def test_every_row_column_gives_a_row_the_same_alone(column: Column) -> None:
     assert together == {name: [one[name][0] for one in alone] for name in column.features}
 
 
+HOSTILE = (
+    *("a", "A", "1", " ", "\n", "é", "a ", "1 ", "A1 ", "a.", "1.", "1-", "+1", "(", "[", '"', "$"),
+    *("$a ", "`", "```\n", "```a`", "~~~ \n", "#", "\n# ", "\n- ", "|", "\n|-", "-----BEGIN "),
+    *("a@", "a@a.", "a.@", ":", "1:", "://a:", "://a:a@", "sk-", "eyJ", "eyJa.", "AA11", "tel. 1"),
+    *("\\[", "\\begin{", "as an ai ", "i'm sorry, but i ", "i cannot ", "*", "_"),
+)
+"""What text patterns stumble over when it is repeated for a megabyte."""
+
+
+@pytest.mark.parametrize(
+    "column",
+    [column() for column in columns.ALL if issubclass(column, RowColumn)],
+    ids=lambda column: column.name,
+)
+def test_no_text_of_a_megabyte_keeps_a_row_column_busy(column: RowColumn) -> None:
+    """A quadratic pattern takes hours. It is time of computing: others may use the machine."""
+    for piece in HOSTILE:
+        rows = rows_of(piece * (2**20 // len(piece)) + "!")
+        started = time.process_time()
+
+        measure([column], rows)
+
+        assert time.process_time() - started < 5, f"{piece!r} again and again"
+
+
 @measured_column
 def test_every_column_survives_pickling_without_its_model(column: Column) -> None:
     before = measure([column], rows_of("a text"))
@@ -252,10 +278,7 @@ def test_a_fingerprint_covers_name_version_and_parameters() -> None:
     assert len(set(prints)) == len(prints)
 
 
-KNOWN = (
-    "length, language, likelihood, repetition, input_quality, difficulty, task_category, "
-    "response_quality, safety, instruct_reward, min_neighbor_distance"
-)
+KNOWN = ", ".join(column.name for column in columns.ALL)
 BAD_SPECS: dict[str, tuple[object, str, str]] = {
     "a misspelled name": (
         "langauge",

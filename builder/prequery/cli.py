@@ -560,7 +560,8 @@ def columns() -> None:
 
     table = Table(box=None, pad_edge=False)
     for title in ("column", "version", "needs", "gives", "what it measures"):
-        table.add_column(title)
+        # A name that is cut off with dots is no name to copy into a recipe.
+        table.add_column(title, overflow="fold", no_wrap=title == "column")
     for name, column in available().items():
         told = (column.__doc__ or "").strip().splitlines()[0]
         gives = ", ".join(column.features)

@@ -18,6 +18,7 @@ from prequery.columns.language import Language
 from prequery.columns.length import Length
 from prequery.columns.likelihood import Likelihood
 from prequery.columns.min_neighbor_distance import MinNeighborDistance
+from prequery.columns.personal_data import PersonalData
 from prequery.columns.repetition import Repetition
 from prequery.columns.response_quality import ResponseQuality
 from prequery.columns.safety import Safety
@@ -31,6 +32,7 @@ ALL: tuple[type[Column], ...] = (
     Language,
     Likelihood,
     Repetition,
+    PersonalData,
     InputQuality,
     Difficulty,
     TaskCategory,
