@@ -153,12 +153,12 @@ def messages(turns: Sequence[tuple[str, str]], system: str | None = None) -> lis
     return said
 
 
-_PYTHON: Mapping[str, tuple[type, ...]] = {
-    "string": (str,),
-    "int32": (int,),
-    "int64": (int,),
-    "float64": (float,),
-    "bool": (bool,),
+_PYTHON: Mapping[str, type] = {
+    "string": str,
+    "int32": int,
+    "int64": int,
+    "float64": float,
+    "bool": bool,
 }
 
 
@@ -172,34 +172,37 @@ def check(rows: Sequence[Row], columns: Mapping[str, str], shape: Shape = "messa
     """
     expected = dtypes(columns, shape)
     names = {*CONVERSATION[shape], *expected}
+    flat = [(name, _PYTHON.get(dtype)) for name, dtype in expected.items() if dtype[-2:] != "[]"]
+    lists = {name: dtype[:-2] for name, dtype in expected.items() if dtype[-2:] == "[]"}
     for row in rows:
         if row.keys() != names:
             odd = sorted(row.keys() ^ names)
             raise _bad(row, odd[0], "is missing or was not asked for")
-        for name, dtype in expected.items():
+        for name, kind in flat:
             value = row[name]
-            if value is None:
-                continue
-            inner = dtype.removesuffix("[]")
-            if inner != dtype and type(value) is not list:
+            if value is not None:
+                _check_value(row, name, value, kind, expected[name])
+        for name, inner in lists.items():
+            value = row[name]
+            if value is not None and type(value) is not list:
                 raise _bad(row, name, f"is {value!r:.80}, not a list of {inner}")
-            for one in value if inner != dtype else (value,):
-                kinds = _PYTHON.get(inner)
-                if kinds and one is not None and type(one) not in kinds:
-                    raise _bad(row, name, f"is {one!r:.80}, not {inner}")
-                if isinstance(one, str) and not _is_unicode(one):
-                    raise _bad(row, name, "holds a lone surrogate, which no UTF-8 file can")
+            for one in value or ():
+                if one is not None:
+                    _check_value(row, name, one, _PYTHON.get(inner), inner)
         for name in ("id", "instruction", "response"):
             if row[name] is None:
                 raise _bad(row, name, "is null")
 
 
-def _is_unicode(text: str) -> bool:
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
+def _check_value(row: Row, name: str, value: object, kind: type | None, dtype: str) -> None:
+    if kind is not None and type(value) is not kind:
+        raise _bad(row, name, f"is {value!r:.80}, not {dtype}")
+    if type(value) is str and not value.isascii():
+        try:
+            value.encode()
+        except UnicodeEncodeError:
+            what = "holds a lone surrogate, which no UTF-8 file can"
+            raise _bad(row, name, what) from None
 
 
 def _bad(row: Row, name: str, why: str) -> ColumnError:
