@@ -17,7 +17,7 @@ from prequery.options import Options
 from prequery.planning import plan
 from prequery.progress import Progress
 from prequery.recipe import Generator, Recipe, Template, bundled_names, load
-from prequery.rehearsal import SPOKEN
+from prequery.rehearsal import SPOKEN, unjudged
 from prequery.runner import run_async
 from prequery.simulation import Machine, Settings, simulate
 from prequery.voices import Voices
@@ -91,9 +91,10 @@ def served(model: Generator) -> Settings:
 def prepared(name: str, folder: Path) -> Recipe:
     """Return a recipe as it is planned here.
 
-    The simulated words are English, whatever it asks; tokenizer files are not brought from the Hub.
+    The simulated words are English, whatever it asks, and nobody can judge them; tokenizer files
+    are not brought from the Hub.
     """
-    recipe = load(name)
+    recipe = unjudged(load(name))
     recipe = replace(recipe, filters=tuple(f for f in recipe.filters if not f.reads & SPOKEN))
     model = recipe.generator
     if model.template and model.template.tokenizer is not None:
@@ -156,6 +157,7 @@ AIR = {
 PRO = {(1.0, 1.0): 300, (1.1, 0.995): 300, (1.2, 0.995): 300, (1.25, 0.99): 100}
 GRIDS = {
     "magpie-air-3m": AIR,
+    "magpie-air-300k-filtered": AIR,
     "magpie-air-dpo-100k": AIR,
     "magpie-pro-1m": PRO,
     "magpie-pro-dpo-100k": PRO,
@@ -198,7 +200,8 @@ def lines(name: str) -> list[str]:
 @pytest.mark.parametrize("name", bundled_names())
 def test_a_bundled_recipe_is_named_as_its_file_and_pins_a_revision_that_was_seen(name: str) -> None:
     recipe = load(name)
-    models = [recipe.generator, *([recipe.responder] if recipe.responder else [])]
+    models = [recipe.generator, *recipe.judges.values()]
+    models += [recipe.responder] if recipe.responder else []
 
     assert recipe.name == name
     for model in models:
@@ -211,6 +214,7 @@ def test_no_model_is_pinned_for_nothing() -> None:
     recipes = [load(name) for name in bundled_names()]
     used = {recipe.generator.model for recipe in recipes}
     used |= {recipe.responder.model for recipe in recipes if recipe.responder}
+    used |= {judge.model for recipe in recipes for judge in recipe.judges.values()}
 
     assert set(MODELS) == used
 

@@ -82,14 +82,14 @@ def rehearse(
     with ExitStack() as running:
         folder = Path(running.enter_context(tempfile.TemporaryDirectory()))
         fleets = [running.enter_context(simulate(one)) for one in served]
-        unjudged = _unjudged(recipe)
+        plain = unjudged(recipe)
         short = replace(
-            unjudged,
+            plain,
             rows=min(rows, recipe.rows),
             endpoint=Endpoint(concurrency=recipe.endpoint.concurrency),
             generator=_served(recipe.generator),
             responder=recipe.responder and replace(_served(recipe.responder), endpoint=Endpoint()),
-            filters=tuple(step for step in unjudged.filters if not step.reads & SPOKEN),
+            filters=tuple(step for step in plain.filters if not step.reads & SPOKEN),
             # A lock beside the recipe pins the real model's prefix; here is another template.
             source=str(folder / "recipe.yaml"),
         )
@@ -143,7 +143,7 @@ def _served(model: Model) -> Model:
     return replace(model, template=None, date=None, thinking=None)
 
 
-def _unjudged(recipe: Recipe) -> Recipe:
+def unjudged(recipe: Recipe) -> Recipe:
     """Return the recipe without its judges, which are not simulated.
 
     Responses that a judge would compare are compared by length, so that as many are asked for.
