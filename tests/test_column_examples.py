@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from prequery import columns
 from prequery.columns.base import Column, Values
 from prequery.columns.embedding import WordLlama
+from prequery.columns.format import shape
 from prequery.columns.neighbors import nearest
 from prequery.columns.repetition import is_loop, repetition_ratio
 from prequery.columns.run import measure
@@ -103,6 +104,102 @@ def test_likelihood_divides_the_sums_by_the_count() -> None:
         "response_logprob_std": [0.0, None, *[None] * 4],
         "response_perplexity": [math.exp(0.3 / 3), math.e, *[None] * 4],
     }
+
+
+MARKED = """# Sorting
+
+Two ways, of cost $n^2$ and \\(n \\log n\\); each costs $5 or $10:
+
+- slow
+  1. slower
+- fast
+
+| way | cost |
+|:---|---:|
+| slow | 5 |
+
+```Python title="a.py"
+# no heading
+print("(")
+```
+
+~~~~
+``` is no fence in here
+- nor an item
+~~~~
+$$x$$ \\begin{align}y\\end{align} \\[ z \\]
+"""
+
+
+def test_format_counts_what_a_text_is_made_of() -> None:
+    measured = values_of("format", instruction=[MARKED, "", None], response=["Plain.", None, ""])
+
+    assert measured == {
+        "instruction_headings": [1, 0, None],
+        "instruction_code_blocks": [2, 0, None],
+        "instruction_code_languages": ["python", "", None],
+        "instruction_list_items": [3, 0, None],
+        "instruction_tables": [1, 0, None],
+        "instruction_formulas": [5, 0, None],
+        "instruction_ends_with_colon": [False, False, None],
+        "instruction_unfinished": ["", "", None],
+        "response_headings": [0, None, 0],
+        "response_code_blocks": [0, None, 0],
+        "response_code_languages": ["", None, ""],
+        "response_list_items": [0, None, 0],
+        "response_tables": [0, None, 0],
+        "response_formulas": [0, None, 0],
+        "response_ends_with_colon": [False, None, False],
+        "response_unfinished": ["", None, ""],
+    }
+
+
+@pytest.mark.parametrize(
+    ("text", "why"),
+    [
+        ("It is done.", ""),
+        ("It is done", "sentence"),
+        ("It is (almost done", "bracket,sentence"),
+        ("It is (almost done.", "bracket"),
+        ('He said "no', "quote,sentence"),
+        ('He said "no."', ""),
+        ("He said \u201cno.", "quote"),
+        ("(This closes).\n\nAs it should.", ""),
+        ("(This does not.\n\nBut it is long ago.", ""),
+        ("The interval [0, 1) is half open.", ""),
+        ('A 15" screen.', ""),
+        ("It costs $5 (or $10", "bracket,sentence"),
+        ("**So it is.**", ""),
+        ("So it is! 😊", ""),
+        ("So it is 😊", "sentence"),
+        ("Sad :( but true.", ""),
+        ("这样就好了。", ""),
+        ("这样就好", "sentence"),
+        ("هل هذا جيد؟", ""),
+        ("Steps:\n1. one\n2. two", ""),
+        ("Steps:", "sentence"),
+        ("| a | b |\n|---|---|\n| 1 | 2 |", ""),
+        ("```python\nprint(", "code_fence"),
+        ("```python\nprint()\n```", ""),
+        ("```python\nprint()\n``` \nand then", "sentence"),
+        ("Hence $x = 1$", ""),
+    ],
+)
+def test_format_says_why_a_text_seems_unfinished(text: str, why: str) -> None:
+    assert shape(text).unfinished == why
+
+
+@pytest.mark.parametrize(
+    ("text", "colon"),
+    [
+        ("Answer:", True),
+        ("**Answer:**\n", True),
+        ("答案\N{FULLWIDTH COLON}", True),
+        ("a: b", False),
+    ],
+)
+def test_format_tells_a_colon_at_the_end(text: str, colon: bool) -> None:
+    assert shape(text).ends_with_colon is colon
 
 
 NINE = "one two three four five six seven eight nine"

@@ -12,6 +12,7 @@ from typing import Any, get_type_hints
 
 from prequery.columns.base import Column
 from prequery.columns.difficulty import Difficulty
+from prequery.columns.format import Format
 from prequery.columns.input_quality import InputQuality
 from prequery.columns.instruct_reward import InstructReward
 from prequery.columns.language import Language
@@ -32,6 +33,7 @@ ALL: tuple[type[Column], ...] = (
     Language,
     Likelihood,
     Repetition,
+    Format,
     PersonalData,
     InputQuality,
     Difficulty,
