@@ -2,7 +2,8 @@
 """Print how busy a build keeps its endpoints: scripts/bench_saturation.py [ROWS] [CASE...].
 
 Cases: 256, 1024 (slots of one endpoint), 4 (endpoints of different speed), 16 (equal ones);
-queue (takes four times what it decodes at once, known and unknown), faults (mixed ones).
+queue (takes four times what it decodes at once, known and unknown), faults (mixed ones), death (of
+one endpoint in four).
 
 A build runs whole, with gates, journal and cheap columns, against prequery's simulated fleet. In
 the same run a bare aiohttp loop asks for the same slots, a row's two requests one after the other,
@@ -20,6 +21,8 @@ import tempfile
 import time
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
+from itertools import pairwise
 from pathlib import Path
 from typing import NamedTuple
 
@@ -82,10 +85,16 @@ columns: [length, likelihood, repetition]
 
 
 class Told:
-    """An observer that notes when attempts are finished."""
+    """An observer that notes when attempts are finished.
 
-    def __init__(self) -> None:
+    Args:
+        count: After so many attempts it does something.
+        act: What it does then.
+    """
+
+    def __init__(self, count: int = 0, act: Callable[[], None] | None = None) -> None:
         self.finished_at: list[float] = []
+        self._count, self._act = count, act
 
     def said(self, text: str) -> None:
         """Show what went wrong; a clean run says nothing."""
@@ -97,6 +106,13 @@ class Told:
     def attempted(self, attempt: object, reason: object) -> None:
         """Note the time."""
         self.finished_at.append(time.perf_counter())
+        if self._act and len(self.finished_at) == self._count:
+            self._act()
+
+    def rate(self, start: float, end: float) -> float:
+        """Return attempts a second between two shares of all attempts."""
+        first, last = (int(len(self.finished_at) * share) for share in (start, end))
+        return (last - first) / (self.finished_at[last] - self.finished_at[first])
 
     def middle_s(self) -> float:
         """Return the time between a tenth and nine tenths of the attempts: without the tail."""
@@ -291,6 +307,28 @@ def bench_faults(rows: int) -> None:
         print(f" {run.cpu_s / rows * 1000:.2f} |", flush=True)
 
 
+def bench_death(rows: int) -> None:
+    """Print what is left of the rate when one endpoint of four dies, a third of the way."""
+    machines = (Machine(slots=64, token_s=TOKEN_S),) * 4
+    with (
+        simulate(Settings(machines=machines)) as fleet,
+        tempfile.TemporaryDirectory() as folder,
+    ):
+        options = Options(
+            endpoints=tuple(fleet.urls), journal=Path(folder, "journal"), patience=PATIENCE
+        )
+        told = Told(rows // 3, partial(fleet.kill, 0))
+        pipeline.build(_recipe(rows), options, told, Path(folder, "work"))
+    at = told.finished_at
+    # From the death on: the longest time without a finished attempt, and the rate that is left.
+    gap_s = max(b - a for a, b in pairwise(at[rows // 3 : len(at) * 9 // 10]))
+    before, after = told.rate(0.1, 0.3), told.rate(0.4, 0.9)
+    print(f"\n{rows} rows on 4 endpoints of 64 slots; one dies after {rows // 3} attempts\n")
+    print("| attempts/s before | after | of three quarters of the former | longest gap s |")
+    print("|---|---|---|---|")
+    print(f"| {before:.1f} | {after:.1f} | {after / (before * 3 / 4):.3f} | {gap_s:.2f} |")
+
+
 def _named(faults: Faults) -> str:
     return ", ".join(f"{kind} {rate:.1%}" for kind, rate in faults.rates().items() if rate)
 
@@ -337,10 +375,12 @@ def main(rows: int, cases: Sequence[str]) -> None:
         bench_queue(rows // 2)
     if "faults" in cases:
         bench_faults(rows)
+    if "death" in cases:
+        bench_death(rows)
 
 
 if __name__ == "__main__":
     given = sys.argv[1:]
-    every = [*CASES, "queue", "faults"]
+    every = [*CASES, "queue", "faults", "death"]
     amount = int(given.pop(0)) if given and given[0] not in every else 4000
     main(amount, given or every)
