@@ -1,6 +1,8 @@
 """Exact examples of each column."""
 
+import hashlib
 import math
+import pickle
 import time
 from collections.abc import Sequence
 from importlib.metadata import version
@@ -8,17 +10,22 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from numpy.typing import NDArray
 
 from prequery import columns
 from prequery.columns.base import Column, Values
+from prequery.columns.benchmarks import Benchmarks, Overlap
 from prequery.columns.embedding import WordLlama
 from prequery.columns.format import shape
+from prequery.columns.minhash import MinHash, groups
 from prequery.columns.neighbors import nearest
 from prequery.columns.repetition import is_loop, repetition_ratio
 from prequery.columns.run import measure
-from prequery.errors import ColumnError
+from prequery.columns.vectors import SCALE, Whole, whole
+from prequery.errors import ColumnError, RecipeError
 
 BREAD = "How do I bake a loaf of bread at home?"
 FLOUR = "How do I bake a loaf of bread at home without flour or yeast?"
@@ -359,16 +366,17 @@ def unit_vectors(rows: int) -> NDArray[np.float32]:
     return unit.astype(np.float32)
 
 
-def test_blocked_search_equals_unblocked_search_to_the_last_bit() -> None:
-    vectors = unit_vectors(1000)
-    whole = nearest(vectors, 0.05, block_rows=1000)
+@pytest.mark.parametrize("exact_rows", [1000, 0])
+def test_blocked_search_equals_unblocked_search_to_the_last_bit(exact_rows: int) -> None:
+    vectors = whole(unit_vectors(1000))
+    unblocked = nearest(vectors, 0.05, exact_rows, block_rows=1000)
 
     for block_rows in (1, 7, 64, 999, None):
-        blocked = nearest(vectors, 0.05, block_rows)
+        blocked = nearest(vectors, 0.05, exact_rows, block_rows)
 
-        assert blocked.distance.tobytes() == whole.distance.tobytes()
-        assert blocked.count.tobytes() == whole.count.tobytes()
-        assert blocked.first.tobytes() == whole.first.tobytes()
+        assert blocked.distance.tobytes() == unblocked.distance.tobytes()
+        assert blocked.count.tobytes() == unblocked.count.tobytes()
+        assert blocked.first.tobytes() == unblocked.first.tobytes()
 
 
 def test_the_search_is_exact_but_for_the_rounding_that_it_states() -> None:
@@ -378,7 +386,7 @@ def test_the_search_is_exact_but_for_the_rounding_that_it_states() -> None:
     np.fill_diagonal(exact, np.inf)
     expected = exact.min(axis=1)
 
-    found = nearest(vectors, 0.05)
+    found = nearest(whole(vectors), 0.05)
 
     below = expected < 0.05
     assert below.any()
@@ -390,12 +398,258 @@ def test_the_search_is_exact_but_for_the_rounding_that_it_states() -> None:
 
 
 def test_ten_thousand_neighbours_take_seconds() -> None:
-    vectors = unit_vectors(10_000)
+    vectors = whole(unit_vectors(10_000))
     started = time.perf_counter()
 
     nearest(vectors, 0.05)
 
     assert time.perf_counter() - started < 10
+
+
+def test_a_search_by_buckets_misses_few_and_no_equal_vector() -> None:
+    vectors = whole(unit_vectors(20_000))
+
+    exact, found = nearest(vectors, 0.05, 20_000), nearest(vectors, 0.05, 0)
+
+    assert ((found.distance == 0) == (exact.distance == 0)).all()
+    assert (found.distance == exact.distance).mean() > 0.9
+    assert (found.distance >= exact.distance).all()
+    assert (found.count <= exact.count).all()
+    assert found.count.sum() > 0.99 * exact.count.sum()
+
+
+def pairwise(vectors: Whole) -> NDArray[np.int64]:
+    """Squared distances by the plainest arithmetic there is."""
+    wide = vectors.astype(np.int64)
+    squared: NDArray[np.int64] = ((wide[:, None] - wide) ** 2).sum(axis=2)
+    return squared
+
+
+def test_a_search_by_buckets_says_of_a_pair_what_is_true() -> None:
+    vectors = whole(unit_vectors(700))
+    distances = pairwise(vectors)
+
+    found = nearest(vectors, 0.05, 0)
+
+    for row, distance in enumerate(np.rint(found.distance * SCALE**2).tolist()):
+        assert distance in np.delete(distances[row], row)
+    near = distances < 0.05 * SCALE**2
+    assert (found.count <= near.sum(axis=1) - 1).all()
+    assert near[np.arange(700), found.first].all()
+
+
+def test_more_candidates_than_are_compared_exactly_are_measured_by_buckets() -> None:
+    texts = [f"Tell me about number {number}" for number in range(40)] * 2
+    rows = {"id": [str(slot) for slot in range(80)], "instruction": texts}
+    columns_ = [
+        columns.load({"min_neighbor_distance": {"exact_rows": count}}, "x") for count in (80, 79)
+    ]
+
+    exact, found = (measure([column], rows) for column in columns_)
+
+    assert found["min_neighbor_distance"] == exact["min_neighbor_distance"] == [0.0] * 80
+
+
+@pytest.mark.parametrize("name", ["wordlama", "acme/model", "acme/model@main", "a/b/c@" + "0" * 40])
+def test_an_embedder_that_is_none_is_refused(name: str) -> None:
+    with pytest.raises(RecipeError) as error:
+        columns.load({"min_neighbor_distance": {"embedder": name}}, "here")
+
+    assert error.value.what == (
+        f"column 'min_neighbor_distance': embedder is {name!r}, neither wordllama nor "
+        "MODEL@REVISION with 40 hex digits"
+    )
+
+
+def test_near_duplicates_are_named_after_the_first_of_their_group() -> None:
+    long = " ".join(f"Bake loaf number {number} for the neighbours." for number in range(40))
+
+    measured = values_of(
+        "near_duplicate",
+        instruction=[BREAD, TAXES, BREAD.upper(), "", f" {long}", None, f"{long} Thanks.", TAXES],
+        response=["x"] * 8,
+    )
+
+    assert measured == {
+        "near_duplicate": [False, False, True, None, False, None, True, True],
+        "duplicate_of": [None, None, "row-0", None, None, None, "row-4", "row-1"],
+        "duplicate_count": [1, 1, 1, None, 1, None, 1, 1],
+    }
+
+
+def test_words_in_another_order_are_no_near_duplicate() -> None:
+    measured = values_of(
+        "near_duplicate", instruction=["dog bites man", "man bites dog"], response=["", ""]
+    )
+
+    assert measured["near_duplicate"] == [False, False]
+
+
+def test_the_response_makes_a_difference_where_it_counts() -> None:
+    rows = {"id": ["a", "b"], "instruction": [BREAD] * 2, "response": [TAXES, "no " * 50]}
+    alone, whole_row = (
+        columns.load({"near_duplicate": {"response": response}}, "x") for response in (False, True)
+    )
+
+    assert measure([alone], rows)["duplicate_of"] == [None, "a"]
+    assert measure([whole_row], rows)["duplicate_of"] == [None, None]
+
+
+def test_a_signature_estimates_the_share_of_common_ngrams() -> None:
+    one, other = (
+        " ".join(f"word{number}" for number in range(start, start + 300)) for start in (0, 60)
+    )
+
+    def grams(text: str) -> set[str]:
+        return {text[at : at + 8] for at in range(len(text) - 7)}
+
+    share = len(grams(one) & grams(other)) / len(grams(one) | grams(other))
+    signer = MinHash(ngram=8, length=2000)
+    first, second = signer.sign(one), signer.sign(other)
+
+    assert first is not None
+    assert second is not None
+    assert (first == second).mean() == pytest.approx(share, abs=4 * 0.5 / 2000**0.5)
+    assert signer.sign("  \n") is None
+
+
+def test_a_chain_of_near_duplicates_is_one_group() -> None:
+    signatures = np.array([[1, 1, 1, 1], [9, 9, 9, 9], [1, 1, 1, 2], [5, 5, 1, 2]], np.uint32)
+
+    assert groups(signatures, bands=2, min_similarity=0.5).tolist() == [0, 1, 0, 0]
+    assert groups(signatures, bands=2, min_similarity=0.75).tolist() == [0, 1, 0, 3]
+
+
+RIDDLES = Path(__file__).parent / "texts/riddles.jsonl"
+LOAVES = (
+    "A baker sells twelve loaves in the morning and half as many in the afternoon. "
+    "How many loaves does the baker sell?"
+)
+
+
+def contamination(files: dict[str, str], *instructions: str | None, folder: Path) -> Values:
+    column = columns.load({"contamination": {"files": files}}, "r.yaml", folder)
+    ids = [str(slot) for slot in range(len(instructions))]
+    return measure([column], {"id": ids, "instruction": list(instructions)})
+
+
+def test_a_test_item_is_found_with_its_place_and_the_words() -> None:
+    half = "Once a baker sells twelve loaves in the morning, and half as many in the afternoon!"
+
+    measured = contamination(
+        {"riddles.jsonl": "question"},
+        f"Please answer. {LOAVES.upper()} Thank you.",
+        half,
+        "He sells twelve loaves in the morning and half of them again at night.",
+        "我问你 一个面包师早上卖了十二个面包 下午卖了一半",
+        "Too short a question.",
+        "",
+        None,
+        folder=RIDDLES.parent,
+    )
+
+    assert measured == {
+        "contamination_ratio": [1.0, 15 / 22, 8 / 22, 20 / 30, 0.0, 0.0, None],
+        "contaminated": [True, True, False, True, False, False, None],
+        "contamination_source": [
+            "riddles.jsonl:1", "riddles.jsonl:1", "riddles.jsonl:1", "riddles.jsonl:3",
+            None, None, None,
+        ],
+        "contamination_span": [
+            LOAVES.upper()[:-1],
+            "a baker sells twelve loaves in the morning, and half as many in the afternoon",
+            "sells twelve loaves in the morning and half",
+            "一个面包师早上卖了十二个面包 下午卖了一半",
+            None, None, None,
+        ],
+    }  # fmt: skip
+
+
+def test_test_items_are_read_from_every_kind_of_file(tmp_path: Path) -> None:
+    row = {"question": [LOAVES, None], "other": ["x", "y"]}
+    pq.write_table(pa.table(row), tmp_path / "a.parquet")
+    (tmp_path / "b.csv").write_text(f'other,question\nx,"{LOAVES}"\n')
+    (tmp_path / "c.txt").write_text(f"nothing\n\n{LOAVES}\n")
+
+    places = [
+        contamination({name: field}, LOAVES, folder=tmp_path)["contamination_source"]
+        for name, field in (("a.parquet", "question"), ("b.csv", "question"), ("c.txt", "line"))
+    ]
+
+    assert places == [["a.parquet:1"], ["b.csv:1"], ["c.txt:3"]]
+
+
+def test_a_benchmark_file_that_is_not_there_is_refused_with_the_recipe(tmp_path: Path) -> None:
+    with pytest.raises(RecipeError) as error:
+        contamination({"gsm8k.jsonl": "question"}, folder=tmp_path)
+
+    assert error.value.args == (
+        "column 'contamination' reads the file 'gsm8k.jsonl', which is not there",
+        "r.yaml",
+        f"put it at {tmp_path / 'gsm8k.jsonl'}, or correct its name: it is relative to the recipe",
+    )
+
+
+@pytest.mark.parametrize(
+    ("files", "what"),
+    [
+        ({}, "files is no mapping of files to fields, as {gsm8k.jsonl: question}"),
+        (["a.jsonl"], "files is no mapping of files to fields, as {gsm8k.jsonl: question}"),
+        ({"a.tar": "x"}, "'a.tar' is no file of texts: .jsonl, .parquet, .csv, .txt"),
+        ({"a.csv": 1}, "the field of 'a.csv' is 1, not a name"),
+    ],
+)
+def test_files_that_are_none_are_refused(files: object, what: str) -> None:
+    with pytest.raises(RecipeError) as error:
+        columns.load({"contamination": {"files": files}}, "here")
+
+    assert error.value.what == f"column 'contamination': {what}"
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "what"),
+    [
+        ("a.jsonl", b'{"other": "x"}', "row 1 has no field 'question'"),
+        ("a.jsonl", b'{"question": 7}', "the field 'question' of row 1 is 7, not a text"),
+        ("a.jsonl", b"[1]", "the file is not what its name says: line 1 is no object"),
+        ("a.csv", b"\xff\xfe", "the file is not what its name says: 'utf-8' codec"),
+        ("a.parquet", b"no parquet", "the file is not what its name says: Parquet magic"),
+    ],
+)
+def test_a_file_without_the_texts_that_were_named_is_refused_before_anything_is_asked(
+    name: str, content: bytes, what: str, tmp_path: Path
+) -> None:
+    (tmp_path / name).write_bytes(content)
+    column = columns.load({"contamination": {"files": {name: "question"}}}, "r.yaml", tmp_path)
+
+    with pytest.raises(ColumnError) as error:
+        column.pins()
+
+    assert error.value.what.startswith(what)
+    assert error.value.where == str(tmp_path / name)
+
+
+def test_a_benchmark_file_is_pinned_and_its_content_is_in_the_fingerprint(tmp_path: Path) -> None:
+    (tmp_path / "a.txt").write_text("one")
+    column = columns.load({"contamination": {"files": {"a.txt": "line"}}}, "r.yaml", tmp_path)
+    before, pins = column.fingerprint(), column.pins()
+
+    (tmp_path / "a.txt").write_text("two")
+
+    assert pins == {"a.txt": f"sha256:{hashlib.sha256(b'one').hexdigest()}"}
+    assert column.fingerprint() != before
+    assert pickle.loads(pickle.dumps(column)).fingerprint() == column.fingerprint()
+
+
+def test_a_hostile_repetition_is_looked_up_once() -> None:
+    items = [(f"a:{number}", "the " * 5_000) for number in range(10)]
+    benchmarks = Benchmarks(items, 8)
+    started = time.perf_counter()
+
+    overlap = benchmarks.overlap("the " * 250_000)
+
+    assert overlap == Overlap(1.0, "a:0", ("the " * 250_000).strip())
+    assert time.perf_counter() - started < 5
 
 
 def test_missing_weights_are_named_with_the_way_to_get_them(tmp_path: Path) -> None:

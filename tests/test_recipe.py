@@ -2,6 +2,7 @@ from pathlib import Path
 
 import pytest
 
+from prequery import columns
 from prequery.errors import RecipeError
 from prequery.recipe import Recipe, bundled_names, check_url, load, read
 from scripted_tgi import recipe_text
@@ -107,9 +108,7 @@ def test_every_bundled_recipe_is_valid_and_bears_the_name_of_its_file() -> None:
             {"columns": "[lenght]"},
             "unknown column 'lenght'",
             "r.yaml, line 8, columns",
-            "did you mean 'length'? known: length, language, likelihood, repetition, "
-            "input_quality, difficulty, task_category, response_quality, safety, instruct_reward, "
-            "min_neighbor_distance",
+            f"did you mean 'length'? known: {', '.join(column.name for column in columns.ALL)}",
         ),
         (
             {"filters": "[3]"},

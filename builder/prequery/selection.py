@@ -1,8 +1,8 @@
 """Which attempts become rows, and why each other one does not.
 
 The accepted rows are the first `rows` slots, by number, that pass. Attempts come in slot order, and
-rows go to disk as they come: memory holds no text, and does not grow. Only columns that see every
-row need all of them at once: just the fields that they read, and a few bytes for each slot.
+rows go to disk as they come: memory holds no text, and does not grow. Columns that see every row
+go through them on disk, and keep what they need; each slot costs a few bytes besides.
 """
 
 from array import array
@@ -13,11 +13,9 @@ from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import pyarrow as pa
-
 from prequery import filters, judging, preference, responses, rows
-from prequery.columns.base import Column, CorpusColumn, JudgeColumn, Question
-from prequery.columns.run import measure, read
+from prequery.columns.base import Batch, Column, CorpusColumn, JudgeColumn, Question, Values
+from prequery.columns.run import measure, read, survey
 from prequery.conversation import Ask, Attempt, Turn
 from prequery.endpoint import Answer, Request
 from prequery.journal import Key
@@ -154,7 +152,7 @@ class Selector:
         return Selection(parts.paths, parts.count, self._end, **self._ledger.until(self._end))
 
     @cached_property
-    def _corpus(self) -> list[Column]:
+    def _corpus(self) -> list[CorpusColumn]:
         return [c for c in self.recipe.columns if isinstance(c, CorpusColumn)]
 
     @cached_property
@@ -247,25 +245,37 @@ class Selector:
 
     def _settle(self) -> int:
         """Measure the columns that see every candidate, apply all filters, write the rows."""
-        tables = list(self._candidate_parts().tables())
-        if not tables:
+        candidates = self._candidate_parts()
+        if not candidates.count:
             return 0
-        table = pa.concat_tables(tables)
-        reads = {"id"}.union(
-            *(column.reads for column in self._corpus), *(f.reads for f in self.recipe.filters)
-        )
-        known = {name: table[name].to_pylist() for name in table.column_names if name in reads}
-        known |= measure(self._corpus, known)
-        judged = _named(filters.apply(self._steps, known))
+        reads = {"id"}.union(*(column.reads for column in self._corpus))
+        measured = survey(self._corpus, _Batches(candidates, sorted(reads)))
+        judged = self._judged_together(candidates, measured)
         self._ledger.judge(self._slots, judged)
-        accepted = [at for at, reason in enumerate(judged) if reason is None][: self.recipe.rows]
-        self._accepted = None
+        self._accepted, last, start = None, None, 0
         parts = self._accepted_parts()
-        measured = [name for column in self._corpus for name in column.features]
-        for flat, at in zip(table.take(accepted).to_pylist(), accepted, strict=True):
-            parts.append(self._complete(flat | {name: known[name][at] for name in measured}))
-        self._end = self._slots[accepted[-1]] + 1 if accepted else len(self._ledger)
-        return len(accepted)
+        for table in candidates.tables():
+            stop = start + len(table)
+            left = self.recipe.rows - parts.count
+            accepted = [at for at in range(start, stop) if judged[at] is None][:left]
+            taken = table.take([at - start for at in accepted]).to_pylist()
+            for flat, at in zip(taken, accepted, strict=True):
+                values = {name: measured[name][at] for name in measured}
+                parts.append(self._complete(flat | values))
+                last = at
+            start = stop
+        self._end = len(self._ledger) if last is None else self._slots[last] + 1
+        return parts.count
+
+    def _judged_together(self, candidates: Parts, measured: Values) -> list[str | None]:
+        """Apply all filters to all candidates; return why each is rejected."""
+        reads = {"id"}.union(*(step.reads for step in self._steps))
+        judged: list[str | None] = []
+        for batch in _Batches(candidates, sorted(reads - measured.keys())):
+            start, stop = len(judged), len(judged) + len(batch["id"])
+            whole = {name: values[start:stop] for name, values in measured.items()}
+            judged += _named(filters.apply(self._steps, {**batch, **whole}))
+        return judged
 
     def _candidate_parts(self) -> Parts:
         if self._candidates is None:
@@ -329,6 +339,18 @@ class Selector:
 
 def _name(model: Generator) -> str:
     return f"{model.model}@{model.revision}"
+
+
+@dataclass(frozen=True)
+class _Batches:
+    """Some fields of rows on disk, a row group at a time, as often as they are gone through."""
+
+    parts: Parts
+    names: Sequence[str]
+
+    def __iter__(self) -> Iterator[Batch]:
+        for table in self.parts.tables(self.names):
+            yield {name: table[name].to_pylist() for name in self.names}
 
 
 class _Ledger:

@@ -7,7 +7,7 @@ One part is one shard of the release: where files are cut depends on the rows al
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -77,11 +77,11 @@ class Parts:
                 self._writer.close()
             self._writer, self._in_part = None, 0
 
-    def tables(self) -> Iterator[pa.Table]:
-        """Yield the rows of all parts, closed, a row group at a time."""
+    def tables(self, names: Sequence[str] | None = None) -> Iterator[pa.Table]:
+        """Yield the rows of all parts, closed, a row group at a time; of some fields or of all."""
         self.close()
         for path in self.paths:
-            yield from read_part(path)
+            yield from read_part(path, names)
 
     def _write(self) -> None:
         if not self._waiting:
@@ -136,14 +136,14 @@ def _is_running(pid: int) -> bool:
     return True
 
 
-def read_part(path: str) -> Iterator[pa.Table]:
-    """Yield one part, a row group at a time."""
+def read_part(path: str, names: Sequence[str] | None = None) -> Iterator[pa.Table]:
+    """Yield one part, a row group at a time; of some fields or of all."""
     # Opened here: `datasets` patches pyarrow for its builders so that a path stays open.
     with Path(path).open("rb") as file:
-        yield from read(file)
+        yield from read(file, names)
 
 
-def read(file: IO[bytes]) -> Iterator[pa.Table]:
+def read(file: IO[bytes], names: Sequence[str] | None = None) -> Iterator[pa.Table]:
     """Yield a Parquet file a row group at a time, read in this thread.
 
     A shard of 50,000 rows is some 300 MB in memory, as often as somebody holds it.
@@ -153,7 +153,7 @@ def read(file: IO[bytes]) -> Iterator[pa.Table]:
     """
     parquet = pq.ParquetFile(file, pre_buffer=False)
     for group in range(parquet.num_row_groups):
-        yield parquet.read_row_group(group, use_threads=False)
+        yield parquet.read_row_group(group, columns=names, use_threads=False)
 
 
 def released_name(split: str, shard: int, shards: int) -> str:

@@ -8,9 +8,11 @@ from collections.abc import Mapping
 from dataclasses import MISSING, fields
 from difflib import get_close_matches
 from importlib.metadata import EntryPoint, entry_points
+from pathlib import Path
 from typing import Any, get_type_hints
 
 from prequery.columns.base import Column
+from prequery.columns.contamination import Contamination
 from prequery.columns.difficulty import Difficulty
 from prequery.columns.format import Format
 from prequery.columns.input_quality import InputQuality
@@ -19,6 +21,7 @@ from prequery.columns.language import Language
 from prequery.columns.length import Length
 from prequery.columns.likelihood import Likelihood
 from prequery.columns.min_neighbor_distance import MinNeighborDistance
+from prequery.columns.near_duplicate import NearDuplicate
 from prequery.columns.personal_data import PersonalData
 from prequery.columns.repetition import Repetition
 from prequery.columns.response_quality import ResponseQuality
@@ -35,6 +38,7 @@ ALL: tuple[type[Column], ...] = (
     Repetition,
     Format,
     PersonalData,
+    Contamination,
     InputQuality,
     Difficulty,
     TaskCategory,
@@ -42,6 +46,7 @@ ALL: tuple[type[Column], ...] = (
     Safety,
     InstructReward,
     MinNeighborDistance,
+    NearDuplicate,
 )
 GROUP = "prequery.columns"
 
@@ -58,19 +63,27 @@ def available() -> dict[str, type[Column]]:
     return _BUILT_IN | {entry.name: _resolve(entry) for entry in others}
 
 
-def load(spec: object, where: str) -> Column:
+def load(spec: object, where: str, folder: Path = Path()) -> Column:
     """Make a column from an entry of a recipe.
 
     Args:
         spec: A name, or a mapping of one name to a mapping of its parameters.
         where: Place of the entry, for errors.
+        folder: Where relative names of files begin: the recipe's.
 
     Raises:
-        RecipeError: No such column or parameter, or a parameter of the wrong type or value.
+        RecipeError: No such column, parameter or file, or a parameter of the wrong type or value.
     """
     name, parameters = _split(spec, where)
     column = _BUILT_IN.get(name) or _installed(name, where)
-    return _construct(column, parameters, where)
+    made = _construct(column, parameters, where)
+    for file in made.reads_files():
+        made.stand_in(folder)
+        if not made.path(file).is_file():
+            what = f"column {name!r} reads the file {file!r}, which is not there"
+            fix = f"put it at {made.path(file)}, or correct its name: it is relative to the recipe"
+            raise RecipeError(what, where, fix)
+    return made
 
 
 def _split(spec: object, where: str) -> tuple[str, Mapping[str, Any]]:

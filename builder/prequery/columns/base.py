@@ -3,7 +3,7 @@
 Column             a name, a version, what it reads and what it gives
 ├── RowColumn      sees a batch of rows
 ├── JudgeColumn    asks a model about one row at a time
-└── CorpusColumn   sees every candidate row at once
+└── CorpusColumn   sees every candidate row
 
 A column measures and nothing else: it never drops, reorders or edits rows. What a recipe may set
 is a dataclass field of the column; what is always true of it is a class attribute.
@@ -12,8 +12,9 @@ is a dataclass field of the column; what is always true of it is a class attribu
 import hashlib
 import json
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
+from pathlib import Path
 from typing import Any, ClassVar, Literal, TypeVar
 
 Batch = Mapping[str, Sequence[Any]]
@@ -60,6 +61,8 @@ Cost = Literal["cpu", "weights", "endpoint"]
 
 T = TypeVar("T")
 
+_FOLDER = "_folder"
+
 
 @dataclass(frozen=True, kw_only=True)
 class Column(ABC):
@@ -81,10 +84,33 @@ class Column(ABC):
     cost: ClassVar[Cost]
 
     def fingerprint(self) -> str:
-        """SHA-256 of name, version and parameters, in hexadecimal: 64 characters."""
+        """SHA-256 of name, version, parameters and files, in hexadecimal: 64 characters."""
         content = {"name": self.name, "version": self.version, "parameters": asdict(self)}
+        if self.reads_files():
+            content["files"] = self.file_hashes()
         text = json.dumps(content, sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(text.encode()).hexdigest()
+
+    def reads_files(self) -> tuple[str, ...]:
+        """Return the files that its parameters name, as they are written there."""
+        return ()
+
+    def stand_in(self, folder: Path) -> None:
+        """Say where relative names of files begin: the recipe's folder."""
+        vars(self)[_FOLDER] = folder
+
+    def path(self, name: str) -> Path:
+        """Return where a file is that a parameter names."""
+        folder: Path = vars(self).get(_FOLDER, Path())
+        return folder / name
+
+    def file_hashes(self) -> dict[str, str]:
+        """Return each such file's `sha256:` with 64 hexadecimal digits, by its name."""
+        hashes = {}
+        for name in self.reads_files():
+            with self.path(name).open("rb") as file:
+                hashes[name] = f"sha256:{hashlib.file_digest(file, 'sha256').hexdigest()}"
+        return hashes
 
     def pins(self) -> dict[str, str]:
         """What decided the values besides this code, for the lock.
@@ -96,7 +122,8 @@ class Column(ABC):
 
     def __getstate__(self) -> dict[str, Any]:
         # `datasets` copies and pickles builder configs; a loaded model must not travel with them.
-        return {field.name: getattr(self, field.name) for field in fields(self)}
+        kept = {field.name: getattr(self, field.name) for field in fields(self)}
+        return kept | {_FOLDER: vars(self)[_FOLDER]} if _FOLDER in vars(self) else kept
 
 
 class RowColumn(Column):
@@ -145,8 +172,14 @@ class CorpusColumn(Column):
     cost: ClassVar[Cost] = "cpu"
 
     @abstractmethod
-    def compute(self, batch: Batch) -> Values:
-        """Measure every candidate row at once; the batch is in slot order."""
+    def compute(self, batches: Iterable[Batch]) -> Values:
+        """Measure every candidate row.
+
+        Args:
+            batches: All rows in slot order, a part at a time, as often as they are gone through.
+                Keep of them what the measurement needs: together their texts may not fit into
+                memory. How rows are cut into batches must change no value.
+        """
 
 
 def each(function: Callable[[str], T], texts: Sequence[str | None]) -> list[T | None]:

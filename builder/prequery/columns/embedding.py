@@ -1,10 +1,12 @@
-"""Texts as vectors, from a package that carries its weights."""
+"""Texts as vectors: by a package that carries its weights, or by a model of the Hub."""
 
 import hashlib
 from collections.abc import Sequence
+from functools import cached_property
 from importlib.metadata import version as package_version
 from importlib.util import find_spec
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,8 +15,12 @@ from tokenizers import Tokenizer
 
 from prequery.errors import ColumnError
 
+if TYPE_CHECKING:
+    from sentence_transformers import SentenceTransformer
+
 _WEIGHTS = "weights/l2_supercat_256.safetensors"
 _TOKENIZER = "tokenizers/l2_supercat_tokenizer_config.json"
+_BATCH = 32
 
 
 class WordLlama:
@@ -78,6 +84,73 @@ class WordLlama:
             "wordllama": package_version("wordllama"),
             **{name: f"sha256:{digest}" for name, digest in hashes.items()},
         }
+
+
+class SentenceModel:
+    """A sentence-transformers model of the Hub, at a revision; the extra `sentence-transformers`.
+
+    Code that a model brings with it is not run. A text is cut where the model stops reading.
+
+    Its vectors come out of a neural network in float32: another machine, another batch or another
+    version of PyTorch gives others in the last digits, and so may a distance, by about 0.0003.
+
+    Args:
+        model: Hub id.
+        revision: 40 hex digits.
+
+    Raises:
+        ColumnError: The library is not there, or the model cannot be had.
+    """
+
+    def __init__(self, model: str, revision: str) -> None:
+        self._name, self._revision = model, revision
+
+    @property
+    def dim(self) -> int:
+        """How many numbers a vector has."""
+        return int(self._model.encode(["x"], show_progress_bar=False).shape[1])
+
+    def embed(self, texts: Sequence[str | None]) -> NDArray[np.float32]:
+        """Return one vector a text, as `embedder.Embedder` says."""
+        vectors = np.zeros((len(texts), self.dim), dtype=np.float32)
+        there = [row for row, text in enumerate(texts) if text is not None and text.strip()]
+        if there:
+            given = self._model.encode(
+                [texts[row] for row in there], batch_size=_BATCH, show_progress_bar=False
+            )
+            lengths = np.linalg.norm(given, axis=1, keepdims=True)
+            vectors[there] = given / np.where(lengths > 0, lengths, 1)
+        return vectors
+
+    def pins(self) -> dict[str, str]:
+        """Versions of the libraries; the recipe names model and revision."""
+        _require_library()
+        return {name: package_version(name) for name in ("sentence-transformers", "torch")} | {
+            self._name: self._revision
+        }
+
+    @cached_property
+    def _model(self) -> "SentenceTransformer":
+        _require_library()
+        from sentence_transformers import SentenceTransformer
+
+        try:
+            return SentenceTransformer(self._name, revision=self._revision, trust_remote_code=False)
+        except (OSError, ValueError) as error:
+            raise ColumnError(
+                f"the embedding model cannot be had: {str(error)[:300]}",
+                f"{self._name}@{self._revision}",
+                "check name, revision and network; HF_HUB_OFFLINE=1 takes what is in the cache",
+            ) from None
+
+
+def _require_library() -> None:
+    if find_spec("sentence_transformers") is None:
+        raise ColumnError(
+            "this embedder needs sentence-transformers, which is not installed",
+            "a column's parameter 'embedder'",
+            "pip install 'prequery[sentence-transformers]', or leave it out for wordllama",
+        )
 
 
 def _installed() -> Path:

@@ -1,6 +1,6 @@
 """How far an instruction is from the most similar other one."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, ClassVar
@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, ClassVar
 from prequery.columns.base import Batch, CorpusColumn, Values
 
 if TYPE_CHECKING:
-    from prequery.columns.embedding import WordLlama
+    from prequery.columns.embedder import Embedder
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,19 +22,27 @@ class MinNeighborDistance(CorpusColumn):
     its own where it is the first; null where `repeat_count` is 0 or null.
 
     Vectors are rounded to 1/4000 before they are compared, so that a distance is the same to the
-    last bit however the work is cut up; see `neighbors.SCALE`. Two texts of the same words in
-    another order have distance 0, so `min_neighbor_distance > 0` drops both.
+    last bit however the work is cut up; see `vectors.SCALE`. By wordllama two texts of the same
+    words in another order have distance 0, so `min_neighbor_distance > 0` drops both.
+
+    Up to `exact_rows` candidates every instruction is compared with every other. Above, each is
+    compared with those in the 64 of 2 sqrt(rows) buckets that are nearest to it: equal texts always
+    meet, but a nearest neighbour may be missed, and the distance is then that of a farther one. How
+    many are missed is in the README.
 
     Args:
         threshold: Squared L2 distance in (0, 4]; 0.05 is a cosine similarity of 0.975.
+        embedder: `wordllama`, or MODEL@REVISION of a sentence-transformers model on the Hub.
+        exact_rows: Candidates up to which the search is exact; its time grows with the square.
 
     Source:
         Magpie, arXiv 2406.08464, and its `exp/gen_dis.py`. We differ: another embedder (theirs is
-        all-mpnet-base-v2), and every other instruction counts (theirs stops at the 500 nearest).
+        all-mpnet-base-v2), every other instruction counts (theirs stops at the 500 nearest), and
+        the search for many is an own one that gives the same on every machine (theirs is faiss).
     """
 
     name = "min_neighbor_distance"
-    version = 1
+    version = 2
     reads = ("id", "instruction")
     features: ClassVar[Mapping[str, str]] = {
         "min_neighbor_distance": "float64",
@@ -44,28 +52,36 @@ class MinNeighborDistance(CorpusColumn):
     cost = "weights"
 
     threshold: float = 0.05
+    embedder: str = "wordllama"
+    exact_rows: int = 100_000
 
     def __post_init__(self) -> None:
+        from prequery.columns.embedder import check
+
+        check(self.embedder)
+        if self.exact_rows < 0:
+            raise ValueError(f"exact_rows is {self.exact_rows}, not 0 or more")
         if not 0 < self.threshold <= 4:
             raise ValueError(f"threshold is {self.threshold}, not over 0 and at most 4")
 
-    def compute(self, batch: Batch) -> Values:
+    def compute(self, batches: Iterable[Batch]) -> Values:
         """Embed every instruction and compare each with all others."""
         import numpy as np
 
         from prequery.columns.neighbors import nearest
+        from prequery.columns.vectors import embed_all
 
-        ids, row_count = batch["id"], len(batch["id"])
-        vectors = self._embedder.embed(batch["instruction"])
+        ids: list[str] = [row_id for batch in batches for row_id in batch["id"]]
+        vectors, row_count = embed_all(self._embedder, batches, "instruction"), len(ids)
         measurable = np.flatnonzero(vectors.any(axis=1))
-        found = nearest(vectors[measurable], self.threshold)
+        found = nearest(vectors[measurable], self.threshold, self.exact_rows)
 
         distances: list[float | None] = [None] * row_count
         counts: list[int | None] = [None] * row_count
         similar: list[str | None] = [None] * row_count
         for position, row in enumerate(measurable.tolist()):
             counts[row] = int(found.count[position])
-            if len(measurable) > 1:
+            if not np.isnan(found.distance[position]):
                 distances[row] = float(found.distance[position])
             if counts[row]:
                 similar[row] = ids[measurable[found.first[position]]]
@@ -80,7 +96,7 @@ class MinNeighborDistance(CorpusColumn):
         return self._embedder.pins()
 
     @cached_property
-    def _embedder(self) -> "WordLlama":
-        from prequery.columns.embedding import WordLlama
+    def _embedder(self) -> "Embedder":
+        from prequery.columns.embedder import embedder
 
-        return WordLlama()
+        return embedder(self.embedder)

@@ -1,16 +1,20 @@
-"""Nearest neighbours among vectors, by exact search."""
+"""Nearest neighbours among vectors: exact for few, by buckets for many."""
 
 from dataclasses import dataclass
+from math import isqrt
 
 import numpy as np
 from numpy.typing import NDArray
 
-# Vectors are rounded to whole numbers of this length. A product of two is then below 2**24, up
-# to which float32 counts without rounding: the fast matrix product is exact in any order of
-# adding, so block size, threads and BLAS library cannot change a distance. A distance of 0.05
-# moves by less than 0.0003.
-SCALE = 4000
-_BLOCK_ENTRIES = 2**23
+from prequery.columns.centroids import centroids
+from prequery.columns.vectors import SCALE, Targets, Whole, squares
+
+EXACT_ROWS = 100_000
+"""Above so many vectors each is compared with those near it alone."""
+
+PROBES = 64
+"""Buckets of 2 sqrt(vectors) that each vector is compared with."""
+
 _FAR = np.iinfo(np.int32).max
 
 
@@ -31,32 +35,125 @@ class Neighbors:
 
 
 def nearest(
-    vectors: NDArray[np.float32], threshold: float, block_rows: int | None = None
+    vectors: Whole,
+    threshold: float,
+    exact_rows: int = EXACT_ROWS,
+    block_rows: int | None = None,
 ) -> Neighbors:
-    """Compare every vector with every other.
+    """Find every vector's nearest other one.
+
+    Up to `exact_rows` every vector is compared with every other. Above, vectors are put into the
+    buckets of 2 sqrt(rows) centroids, and each is compared with all in the `PROBES` buckets
+    whose centroids are nearest to it: what is said of a pair is exact, but a pair may be missed,
+    unless the two are equal. Nothing depends on threads, BLAS or the machine.
 
     Args:
-        vectors: Shape (rows, dim), each row of length 1, dim at most 30,000.
+        vectors: None of them 0.
         threshold: Squared L2 distance, over 0.
-        block_rows: Vectors that are compared at a time; null takes what keeps a block's two
-            tables at 64 MiB. It changes no value.
+        exact_rows: Above so many the search is by buckets.
+        block_rows: Vectors that are compared at a time; it changes no value.
     """
-    rows = len(vectors)
-    whole = np.rint(vectors * np.float32(SCALE))
-    squares = (whole * whole).sum(axis=1, dtype=np.float64).astype(np.int32)
-    limit = int(np.ceil(threshold * SCALE**2))
-    found = Neighbors(np.full(rows, np.nan), np.zeros(rows, np.int64), np.arange(rows))
-    step = block_rows or max(1, _BLOCK_ENTRIES // max(rows, 1))
-    for start in range(0, rows, step):
-        block = slice(start, min(start + step, rows))
-        distance = (whole[block] @ whole.T).astype(np.int32)
-        distance *= -2
-        distance += squares
-        distance += squares[block, np.newaxis]
-        near = distance < limit
-        found.count[block] = np.count_nonzero(near, axis=1) - 1
-        found.first[block] = near.argmax(axis=1)
-        if rows > 1:
-            distance[np.arange(len(distance)), np.arange(rows)[block]] = _FAR
-            found.distance[block] = distance.min(axis=1) / SCALE**2
-    return found
+    search = _Search(vectors, threshold)
+    rows = np.arange(len(vectors))
+    if len(vectors) <= exact_rows:
+        if len(vectors):
+            search.compare(rows, rows, block_rows)
+    else:
+        for members, others in buckets(vectors, 2 * isqrt(len(vectors)), PROBES):
+            search.compare(members, others, block_rows)
+    return search.found()
+
+
+def buckets(
+    vectors: Whole, count: int, probes: int
+) -> list[tuple[NDArray[np.int64], NDArray[np.int64]]]:
+    """Return, for each bucket, who is in it and who is to be compared with these.
+
+    Args:
+        vectors: None of them 0.
+        count: How many buckets, below 2**16; there are fewer where different vectors are.
+        probes: To how many buckets each vector is compared: those of its nearest centroids.
+            Centroids at the same distance as the last of them count as well.
+
+    Returns:
+        Positions in ascending order. A vector is in one bucket, and is compared with that one.
+    """
+    points = centroids(vectors, count)
+    homes = np.zeros(len(vectors), np.uint16)
+    probed: list[NDArray[np.uint16]] = []
+    probing: list[NDArray[np.int32]] = []
+    last = min(probes, len(points)) - 1
+    for block, distances in Targets(points).blocks(vectors):
+        homes[block] = distances.argmin(axis=1)
+        reach = np.partition(distances, last, axis=1)[:, last, np.newaxis]
+        row, bucket = np.nonzero(distances <= reach)
+        probing.append((row + block.start).astype(np.int32))
+        probed.append(bucket.astype(np.uint16))
+    return list(
+        zip(
+            _groups(homes, np.arange(len(vectors)), len(points)),
+            _groups(np.concatenate(probed), np.concatenate(probing), len(points)),
+            strict=True,
+        )
+    )
+
+
+def _groups(
+    group: NDArray[np.uint16], values: NDArray[np.integer], count: int
+) -> list[NDArray[np.int64]]:
+    """Return the values of each group, in the order that they have."""
+    order = np.argsort(group, kind="stable")
+    bounds = np.searchsorted(group[order], np.arange(1, count))
+    return np.split(values[order].astype(np.int64), bounds)
+
+
+class _Search:
+    """Collects what comparing finds. A pair is to be compared once in each direction."""
+
+    def __init__(self, vectors: Whole, threshold: float) -> None:
+        rows = len(vectors)
+        self._vectors, self._squares = vectors, squares(vectors)
+        self._limits = int(np.ceil(threshold * SCALE**2)) - self._squares.astype(np.int64)
+        self._least = np.full(rows, _FAR, np.int32)
+        self._count = np.zeros(rows, np.int64)
+        self._first = np.arange(rows)
+
+    def compare(
+        self,
+        members: NDArray[np.int64],
+        others: NDArray[np.int64],
+        block_rows: int | None = None,
+    ) -> None:
+        """Compare each of the others with all members but itself; both are in ascending order."""
+        if not len(members):
+            return
+        targets = Targets(self._vectors[members])
+        place = np.searchsorted(members, others)
+        place[place == len(members)] = 0
+        is_member = members[place] == others
+        for block, distances in targets.blocks(self._vectors[others], block_rows):
+            itself = np.flatnonzero(is_member[block])
+            distances[itself, place[block][itself]] = _FAR
+            rows, least = others[block], distances.min(axis=1)
+            self._least[rows] = np.minimum(self._least[rows], least)
+            self._note_near(rows, least, distances, members)
+
+    def _note_near(
+        self,
+        rows: NDArray[np.int64],
+        least: NDArray[np.int32],
+        distances: NDArray[np.int32],
+        members: NDArray[np.int64],
+    ) -> None:
+        """Count who is nearer than the threshold; few rows have anybody."""
+        some = np.flatnonzero(least < self._limits[rows])
+        near = distances[some] < self._limits[rows[some], np.newaxis]
+        self._count[rows[some]] += np.count_nonzero(near, axis=1)
+        firsts = members[near.argmax(axis=1)]
+        self._first[rows[some]] = np.minimum(self._first[rows[some]], firsts)
+
+    def found(self) -> Neighbors:
+        """Return what was found."""
+        distance = (self._least.astype(np.int64) + self._squares) / SCALE**2
+        distance[self._least == _FAR] = np.nan
+        return Neighbors(distance, self._count, self._first)

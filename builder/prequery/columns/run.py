@@ -1,6 +1,7 @@
 """Run columns over rows, and hold each to what it declares."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from math import isfinite
 from typing import Any
 
@@ -23,7 +24,7 @@ def measure(columns: Sequence[Column], rows: Batch, batch_size: int = 1000) -> V
     Args:
         columns: What to measure. Each is given the fields that it reads and no other.
         rows: All candidate rows in slot order, with `id` and every field that a column reads.
-        batch_size: Rows that a `RowColumn` sees at a time, at least 1. It changes no value.
+        batch_size: Rows that a column sees at a time, at least 1. It changes no value.
 
     Returns:
         Field name to one value a row, in the order of the columns and of their features.
@@ -35,15 +36,62 @@ def measure(columns: Sequence[Column], rows: Batch, batch_size: int = 1000) -> V
     measured: Values = {}
     for column in columns:
         _refuse_twice(column, measured)
-        missing = [name for name in column.reads if name not in rows]
-        if missing:
-            raise ColumnError(
-                f"column {column.name!r} reads {missing[0]!r}, which these rows do not have",
-                f"column {column.name!r}",
-                f"add that field to the rows; they have: {', '.join(rows)}",
-            )
-        measured |= _run(column, rows, batch_size)
+        _refuse_missing(column, rows)
+        if isinstance(column, CorpusColumn):
+            measured |= survey([column], _Cut(rows, batch_size))
+        else:
+            measured |= _run(column, rows, batch_size)
     return measured
+
+
+def survey(columns: Sequence[CorpusColumn], batches: Iterable[Batch]) -> Values:
+    """Measure what depends on all rows, without holding them.
+
+    Args:
+        columns: What to measure. Each is given the fields that it reads and no other.
+        batches: All candidate rows in slot order, with `id` and every field that a column reads;
+            may be gone through several times.
+
+    Returns:
+        As `measure`.
+
+    Raises:
+        ColumnError: As `measure`.
+    """
+    measured: Values = {}
+    ids = [row_id for batch in batches for row_id in batch["id"]]
+    for column in columns:
+        _refuse_twice(column, measured)
+        given = column.compute(_Read(column, batches))
+        _check(column, given, ids)
+        measured |= {name: given[name] for name in column.features}
+    return measured
+
+
+@dataclass(frozen=True)
+class _Cut:
+    """Rows in batches, as often as they are gone through."""
+
+    rows: Batch
+    batch_size: int
+
+    def __iter__(self) -> Iterator[Batch]:
+        for start in range(0, len(self.rows["id"]), self.batch_size):
+            stop = start + self.batch_size
+            yield {name: values[start:stop] for name, values in self.rows.items()}
+
+
+@dataclass(frozen=True)
+class _Read:
+    """Batches of the fields that a column reads."""
+
+    column: Column
+    batches: Iterable[Batch]
+
+    def __iter__(self) -> Iterator[Batch]:
+        for batch in self.batches:
+            _refuse_missing(self.column, batch)
+            yield {name: batch[name] for name in self.column.reads}
 
 
 def read(column: JudgeColumn, row_id: str, said: str | None, model: str) -> dict[str, Any]:
@@ -75,32 +123,30 @@ def _refuse_twice(column: Column, measured: Mapping[str, Any]) -> None:
         )
 
 
+def _refuse_missing(column: Column, rows: Batch) -> None:
+    missing = [name for name in column.reads if name not in rows]
+    if missing:
+        raise ColumnError(
+            f"column {column.name!r} reads {missing[0]!r}, which these rows do not have",
+            f"column {column.name!r}",
+            f"add that field to the rows; they have: {', '.join(rows)}",
+        )
+
+
 def _run(column: Column, rows: Batch, batch_size: int) -> Values:
-    ids = rows["id"]
-    values: Values = {name: [] for name in column.features}
-    for start, stop, compute in _calls(column, len(ids), batch_size):
-        given = compute({name: rows[name][start:stop] for name in column.reads})
-        _check(column, given, ids[start:stop])
-        for name, collected in values.items():
-            collected += given[name]
-    return values
-
-
-def _calls(
-    column: Column, row_count: int, batch_size: int
-) -> Iterator[tuple[int, int, Callable[[Batch], Values]]]:
-    """Yield which rows the column sees together, from and to, and what to call with them."""
-    if isinstance(column, CorpusColumn):
-        yield 0, row_count, column.compute
-    elif isinstance(column, RowColumn):
-        for start in range(0, row_count, batch_size):
-            yield start, min(start + batch_size, row_count), column.compute
-    else:
+    if not isinstance(column, RowColumn):
         raise ColumnError(
             f"column {column.name!r} asks a judge: its answers are read one by one",
             f"column {column.name!r}",
             "call prequery.columns.run.read with the judge's answer",
         )
+    values: Values = {name: [] for name in column.features}
+    for batch in _Cut(rows, batch_size):
+        given = column.compute({name: batch[name] for name in column.reads})
+        _check(column, given, batch["id"])
+        for name, collected in values.items():
+            collected += given[name]
+    return values
 
 
 def _check(column: Column, values: Values, ids: Sequence[str]) -> None:

@@ -105,7 +105,7 @@ def read(text: str, source: str) -> Recipe:
     """
     top = Section(parse(text, source), source, "", Recipe)
     chosen = tuple(
-        all_columns.load(node.plain(), f"{source}, line {node.line}, columns")
+        all_columns.load(node.plain(), f"{source}, line {node.line}, columns", Path(source).parent)
         for node in top.items("columns", default=())
     )
     names = [column.name for column in chosen]
