@@ -4,6 +4,7 @@ import json
 import re
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
@@ -490,3 +491,18 @@ def test_the_command_shows_what_a_judge_made_of_every_kind(
     assert left.value.code == 0
     assert re.search(r"clear +good 12", shown)
     assert "reward: tells clear instructions from others (AUC " in shown
+
+
+def test_a_judge_that_fails_leaves_nothing_behind_for_good(tmp_path: Path) -> None:
+    """That the generator goes on answering says nothing of the judge."""
+
+    def broken(inputs: Any) -> Json:
+        return 500, {"error": "broken", "error_type": "Backend"}
+
+    with ScriptedTgi(say=wordy).serving() as server:
+        with ScriptedTei(predict=broken).serving() as judge, pytest.raises(EndpointError):
+            build(tmp_path, server, judge, changed=SAMPLED)
+        with ScriptedTei().serving() as judge:
+            rows, _ = build(tmp_path, server, judge, changed=SAMPLED)
+
+    assert all(row["instruct_reward"] == len(row["response"].split()) for row in rows)

@@ -110,7 +110,7 @@ class Synthesis:
     _read: int = 0
     _next: int = 0
     _proceeds: bool = False
-    _doubtful: list[tuple[Journal, Key, Answer]] = field(default_factory=list)
+    _doubtful: list[tuple[Asks, Journal, Key, Answer]] = field(default_factory=list)
     _firsts: Firsts = field(default_factory=Firsts)
     _elsewhere: set[int] = field(default_factory=set)
     _in_flight: dict[int, asyncio.Task[Attempt]] = field(default_factory=dict)
@@ -396,30 +396,25 @@ class Synthesis:
     def _held(self, slot: int) -> Attempt | None:
         """Return an attempt that the journal has whole."""
         running = self._whole(slot)
-        answers: Sequence[Answer] | None = None
-        while True:
-            try:
-                asked = running.send(answers)  # type: ignore[arg-type]
-            except StopIteration as finished:
-                return cast(Attempt, finished.value)
+        asked = _next(running, None)
+        while not isinstance(asked, Attempt):
             found = [self._journal(one).get(one.key) for one in asked]
             if None in found:
                 return None
-            answers = cast(list[Answer], found)
+            asked = _next(running, cast(list[Answer], found))
+        return asked
 
     async def _attempt(self, slot: int) -> Attempt:
         """Have a slot's conversation, with recorded answers and with new ones."""
         running = self._whole(slot)
-        answers: Sequence[Answer] | None = None
-        while True:
-            try:
-                asked = running.send(answers)  # type: ignore[arg-type]
-            except StopIteration as finished:
-                return cast(Attempt, finished.value)
+        asked = _next(running, None)
+        while not isinstance(asked, Attempt):
             if len(asked) == 1:
                 answers = [await self._ask(asked[0])]
             else:
                 answers = await asyncio.gather(*map(self._ask, asked))
+            asked = _next(running, answers)
+        return asked
 
     def _whole(self, slot: int) -> Script:
         """Have a slot's conversation, and have it judged."""
@@ -457,9 +452,9 @@ class Synthesis:
         where = f"slot {key.slot}, {asked.column or key.made}"
         answer = await endpoint.generate(asked.request(), where, urgent)
         if answer.failed:
-            self._doubtful.append((journal, key, answer))
+            self._doubtful.append((endpoint, journal, key, answer))
         else:
-            self._believe()
+            self._believe(endpoint)
             journal.record(key, answer)
             self.observer.answered(key.made, answer)
             self.budget.spend(answer)
@@ -467,13 +462,18 @@ class Synthesis:
                 self.stop()
         return answer
 
-    def _believe(self) -> None:
-        """Record failures once a later answer shows that the endpoint works.
+    def _believe(self, works: Asks | None = None) -> None:
+        """Record failures of an endpoint once a later answer shows that it works; null: of all.
 
         Otherwise a build that stops with its endpoint would leave rows failed for good.
         """
-        while self._doubtful:
-            journal, key, answer = self._doubtful.pop()
+        if not self._doubtful:
+            return
+        believed = [one for one in self._doubtful if works is None or one[0] is works]
+        self._doubtful = [
+            one for one in self._doubtful if works is not None and one[0] is not works
+        ]
+        for _, journal, key, answer in believed:
             journal.record(key, answer)
 
     async def _sync_now_and_then(self) -> None:
@@ -491,3 +491,11 @@ class Synthesis:
                     self._look_elsewhere()
             except Exception as error:  # noqa: BLE001 - as in _proceed
                 self._fail(error)
+
+
+def _next(running: Script, answers: Sequence[Answer] | None) -> Sequence[Ask] | Attempt:
+    """Return what a script asks next, or what has come of it."""
+    try:
+        return running.send(answers)  # type: ignore[arg-type]
+    except StopIteration as finished:
+        return cast(Attempt, finished.value)
