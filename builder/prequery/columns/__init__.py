@@ -23,6 +23,7 @@ from prequery.columns.likelihood import Likelihood
 from prequery.columns.min_neighbor_distance import MinNeighborDistance
 from prequery.columns.near_duplicate import NearDuplicate
 from prequery.columns.personal_data import PersonalData
+from prequery.columns.refusal import Refusal
 from prequery.columns.repetition import Repetition
 from prequery.columns.response_quality import ResponseQuality
 from prequery.columns.safety import Safety
@@ -37,6 +38,7 @@ ALL: tuple[type[Column], ...] = (
     Likelihood,
     Repetition,
     Format,
+    Refusal,
     PersonalData,
     Contamination,
     InputQuality,
