@@ -576,7 +576,7 @@ def list_() -> None:
 
     table = Table(box=None, pad_edge=False)
     for title in ("recipe", "model", "rows", "what"):
-        table.add_column(title, no_wrap=title == "recipe")
+        table.add_column(title, overflow="fold", no_wrap=title == "recipe")
     for name in bundled_names():
         loaded = load(name)
         told = loaded.text.splitlines()[0].removeprefix("# ")
