@@ -78,7 +78,10 @@ def cut(rows: Mapping[str, list[Any]], start: int, stop: int) -> dict[str, list[
 
 
 RIDDLES = str(Path(__file__).parent / "texts/riddles.jsonl")
-NEEDED = {"contamination": {"files": {RIDDLES: "question"}}}
+NEEDED: dict[str, dict[str, Any]] = {
+    "contamination": {"files": {RIDDLES: "question"}},
+    "novelty": {"file": RIDDLES, "field": "question"},
+}
 
 
 def made(kind: type[Column]) -> Column:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, get_type_hints
 
 from prequery.columns.base import Column
+from prequery.columns.cluster import Cluster
 from prequery.columns.contamination import Contamination
 from prequery.columns.difficulty import Difficulty
 from prequery.columns.format import Format
@@ -22,6 +23,7 @@ from prequery.columns.length import Length
 from prequery.columns.likelihood import Likelihood
 from prequery.columns.min_neighbor_distance import MinNeighborDistance
 from prequery.columns.near_duplicate import NearDuplicate
+from prequery.columns.novelty import Novelty
 from prequery.columns.personal_data import PersonalData
 from prequery.columns.refusal import Refusal
 from prequery.columns.repetition import Repetition
@@ -41,6 +43,7 @@ ALL: tuple[type[Column], ...] = (
     Refusal,
     PersonalData,
     Contamination,
+    Novelty,
     InputQuality,
     Difficulty,
     TaskCategory,
@@ -49,6 +52,7 @@ ALL: tuple[type[Column], ...] = (
     InstructReward,
     MinNeighborDistance,
     NearDuplicate,
+    Cluster,
 )
 GROUP = "prequery.columns"
 
