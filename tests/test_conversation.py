@@ -368,6 +368,40 @@ def thinking_chatml(messages: list[dict[str, str]]) -> str:
     )
 
 
+CHANNELS = "<|start|>assistant<|channel|>"
+
+
+def test_thoughts_between_control_tokens_are_told_from_words(tmp_path: Path) -> None:
+    """TGI leaves control tokens out of `generated_text`, and has them in its details."""
+
+    def channels(prompt: str, seed: int | None) -> Json:
+        said = words("<|im_start|>user\n" if prompt.endswith("user<|message|>") else prompt, seed)
+        if prompt.endswith("user<|message|>"):
+            return generated(said)
+        spelled = (
+            f"<|channel|>analysis<|message|>They ask.<|end|>{CHANNELS}final<|message|>{said}"
+            "<|return|>"
+        )
+        answer = generated(spelled)
+        for token in answer["details"]["tokens"]:
+            token["special"] = token["text"].startswith("<|")
+        answer["generated_text"] = re.sub(r"<\|\w+\|>", "", spelled)
+        return answer
+
+    harmony = Path(__file__).parent / "templates/harmony.jinja"
+    generator = (
+        f"{{model: {MODEL}, revision: '{REVISION}', date: 2026-01-31, "
+        f"template: {{file: '{harmony}'}}}}"
+    )
+    changed = {"generator": generator, "think": "split", "filters": "[]"}
+    with ScriptedTgi(say=channels).serving() as server:
+        built = build(tmp_path, server, changed=changed)
+
+    assert {tuple(row["thinking"]) for row in built.rows} == {("They ask.",)}
+    assert all(row["response"].startswith("Of course. ") for row in built.rows)
+    assert "analysis" not in json.dumps([row["messages"] for row in built.rows])
+
+
 def test_think_markers_in_an_instruction_are_control_tokens(tmp_path: Path) -> None:
     def confused(prompt: str, seed: int | None) -> str:
         said = words(prompt, seed)

@@ -165,7 +165,7 @@ class Vllm(Dialect):
 
     name = "vllm"
     sampling = Dialect.sampling | {"top_k", "repetition_penalty"}
-    asks = Dialect.asks | {"grammar", "schema"}
+    asks = Dialect.asks | {"control", "grammar", "schema"}
 
     def extra(self, request: Request) -> dict[str, Any]:
         """Send the prompt as it stands, with its own BOS, and show the control tokens.
@@ -203,7 +203,7 @@ class Sglang(Dialect):
 
     name = "sglang"
     sampling = Dialect.sampling | {"top_k", "repetition_penalty"}
-    asks = Dialect.asks | {"grammar", "schema"}
+    asks = Dialect.asks | {"control", "grammar", "schema"}
 
     heeds_seeds: bool | None = None
 

@@ -113,6 +113,8 @@ class Request:
         stop: Strings that end the continuation.
         logprobs: Whether log-probabilities are read out of the answer. Those who never use them
             save half of what reading an answer costs.
+        control: Control tokens in the middle of the answer stay in its text, because they mark
+            where thoughts end.
         grammar: Regular expression that the whole continuation matches; null: anything.
         schema: JSON schema that the whole continuation follows; null: anything.
         scores: The text is to be scored, not continued; `pair` is scored with it.
@@ -124,6 +126,7 @@ class Request:
     seed: int | None = None
     stop: Sequence[str] = ()
     logprobs: bool = True
+    control: bool = False
     grammar: str | None = None
     schema: Mapping[str, Any] | None = None
     scores: bool = False
@@ -254,8 +257,24 @@ class _Whole(msgspec.Struct):
     details: _Details
 
 
+class _Spelled(msgspec.Struct, gc=False):
+    text: str
+    special: bool = False
+    logprob: float | None = None
+
+
+class _SpelledDetails(_Ending):
+    tokens: list[_Spelled]
+
+
+class _SpelledOut(msgspec.Struct):
+    generated_text: str
+    details: _SpelledDetails
+
+
 _read_bare = msgspec.json.Decoder(_Bare, strict=True).decode
 _read_whole = msgspec.json.Decoder(_Whole, strict=True).decode
+_read_spelled_out = msgspec.json.Decoder(_SpelledOut, strict=True).decode
 
 
 class TgiEndpoint(HttpEndpoint):
@@ -362,7 +381,8 @@ def read_answer(raw: bytes, request: Request, prompt_tokens: str | None) -> Answ
     likely = Likely()
     if isinstance(generated, _Whole):
         likely = summed([token.logprob for token in generated.details.tokens])
-    text = generated.generated_text[:MAX_TEXT_CHARS]
+    text = _spelled_out(raw, generated.generated_text) if request.control else ""
+    text = (text or generated.generated_text)[:MAX_TEXT_CHARS]
     cut = min((at for stop in request.stop if (at := text.find(stop)) >= 0), default=None)
     return Answer(
         text=text[:cut],
@@ -376,6 +396,22 @@ def read_answer(raw: bytes, request: Request, prompt_tokens: str | None) -> Answ
         logprob_count=likely.tokens,
         repaired=repaired,
     )
+
+
+def _spelled_out(raw: bytes, told: str) -> str:
+    """Return an answer's text with the control tokens that TGI leaves out of `generated_text`.
+
+    Empty where the tokens do not spell that text: then it is believed, and not they.
+    """
+    try:
+        tokens = _read_spelled_out(raw).details.tokens
+    except msgspec.DecodeError:
+        return ""
+    if "".join(token.text for token in tokens if not token.special).strip() != told.strip():
+        return ""
+    # The last one ends the turn.
+    ended = len(tokens) - (bool(tokens) and tokens[-1].special)
+    return "".join(token.text for token in tokens[:ended])
 
 
 def _is_tgi(info: Any) -> bool:

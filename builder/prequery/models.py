@@ -14,7 +14,7 @@ from typing import Any
 
 import msgspec
 
-from prequery import instructions, judging
+from prequery import instructions, judging, responses
 from prequery.columns.base import Prompt, Score
 from prequery.endpoint import Asks, Info, Request
 from prequery.errors import PrefixError
@@ -123,16 +123,14 @@ async def meet(recipe: Recipe, models: Models) -> Voices:
     """See that the endpoints serve the recipe's models, and derive the prefixes from them."""
     base = Path(recipe.source).parent
     asking = [instructions.kind(setting) for setting in recipe.instructions]
-    answering = [Request(prompt="", sampling=recipe.responses)]
     judges = await meet_judges(recipe, models.judges)
-    if recipe.responder is None or models.responder is None:
-        both = await _voice(recipe.generator, models.generator, asking + answering, base)
-        return Voices(both, both, judges)
-    return Voices(
-        await _voice(recipe.generator, models.generator, asking, base),
-        await _voice(recipe.responder, models.responder, answering, base),
-        judges,
-    )
+    generator = responder = await _voice(recipe.generator, models.generator, asking, base)
+    if recipe.responder and models.responder:
+        responder = await _voice(recipe.responder, models.responder, [], base)
+    # What a response needs depends on the template: control tokens may mark its thoughts.
+    answers = models.responder or models.generator
+    answers.check(responses.kind(recipe, responder.prefix))
+    return Voices(generator, responder, judges)
 
 
 async def _voice(

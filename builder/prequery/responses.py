@@ -1,12 +1,23 @@
 """Pass 2: instruction -> response."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from prequery.draws import draw
 from prequery.endpoint import Request
 from prequery.prefix import Prefix
 from prequery.recipe import Recipe
 from prequery.slots import Slot
+
+
+def kind(recipe: Recipe, prefix: Prefix) -> Request:
+    """Return what every request for a response has in common."""
+    return Request(
+        prompt="",
+        sampling=recipe.responses,
+        stop=prefix.response_stop,
+        control=prefix.thinks_in_control_tokens,
+    )
 
 
 def request(
@@ -30,12 +41,8 @@ def request(
     """
     greedy = recipe.responses.temperature is None
     seed = None if greedy else draw(recipe.fingerprint, slot.number, "response", len(turns), choice)
-    return Request(
-        prompt=prefix.ask_response(instruction, turns, system(recipe, slot)),
-        sampling=recipe.responses,
-        seed=seed,
-        stop=prefix.response_stop,
-    )
+    prompt = prefix.ask_response(instruction, turns, system(recipe, slot))
+    return replace(kind(recipe, prefix), prompt=prompt, seed=seed)
 
 
 def system(recipe: Recipe, slot: Slot) -> str | None:

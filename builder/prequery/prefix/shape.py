@@ -132,6 +132,11 @@ class Prefix:
         thoughts = "".join(self.think or ())
         return tuple(one for one in self.stop if one not in thoughts)
 
+    @property
+    def thinks_in_control_tokens(self) -> bool:
+        """Whether thoughts stand between tokens that a server may leave out of its texts."""
+        return any("<|" in mark for mark in self.think or ())
+
     def _conversation(self, turns: Sequence[tuple[str, str]], system: str | None) -> str:
         prompt = self.begin(system)
         if not turns:
