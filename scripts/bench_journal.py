@@ -1,10 +1,9 @@
 #!/usr/bin/env python3
 """What the journal costs: scripts/bench_journal.py [ROWS ...] prints two Markdown tables.
 
-A row is an instruction and its response, two answers. Texts are a random walk over the words of
-Python's own manual, so they compress like English and repeat nothing; every measurement is a
-process of its own. CPU is of all threads, with sealing; a peak is what the work added to the
-process that had imported everything.
+A row is an instruction and its response, two answers, with the texts of drawn_texts.py. Every
+measurement is a process of its own. CPU is of all threads, with sealing; a peak is what the work
+added to the process that had imported everything.
 
 The second table is of a build that carries on: the journal holds a quarter of its rows, columns
 and gates are on, and a simulated endpoint of 256 slots answers. The first request counts from the
@@ -16,21 +15,19 @@ import itertools
 import json
 import os
 import random
-import re
 import resource
 import signal
 import subprocess
 import sys
 import tempfile
 import time
-from collections import defaultdict
 from collections.abc import Iterator
 from pathlib import Path
-from pydoc_data.topics import topics
 
 import msgspec
 import pyarrow as pa
 
+from drawn_texts import Texts
 from prequery import pipeline, recipe
 from prequery.conversation import Attempt
 from prequery.endpoint import Answer
@@ -59,35 +56,24 @@ SYNC_ROWS = 1_000  # a second's worth at a thousand rows a second
 
 def pool() -> list[tuple[Answer, Answer]]:
     """Return pairs of answers with the lengths that Magpie's releases have."""
-    words = re.findall(r"\S+", " ".join(topics.values()))
-    follows = defaultdict(list)
-    for one, other in itertools.pairwise(words):
-        follows[one].append(other)
-    chance = random.Random(1)
+    texts, chance = Texts(), random.Random(1)
 
-    def answer(chars: int, sampled: bool) -> Answer:
-        said, size = [chance.choice(words)], 0
-        while size < chars:
-            # One step in four starts anew: a walk alone would repeat the manual's own phrases.
-            after = follows.get(said[-1]) if chance.random() < 0.75 else None
-            said.append(chance.choice(after or words))
-            size += len(said[-1]) + 1
+    def answer(text: str, sampled: bool) -> Answer:
+        tokens = len(text) // 4
         return Answer(
-            text=" ".join(said),
+            text=text,
             finish_reason="eos_token",
-            generated_tokens=chars // 4,
+            generated_tokens=tokens,
             prompt_tokens=chance.randrange(20, 200),
             seed=chance.getrandbits(63) if sampled else None,
-            logprob_sum=-chance.random() * chars,
+            logprob_sum=-chance.random() * len(text),
+            logprob_squares=chance.random() * len(text),
             logprob_min=-chance.random() * 9,
-            logprob_count=chars // 4,
+            logprob_count=tokens,
         )
 
     return [
-        (
-            answer(int(chance.lognormvariate(4.6, 0.7)), sampled=True),
-            answer(int(chance.lognormvariate(7.1, 0.5)), sampled=False),
-        )
+        (answer(texts.instruction(), sampled=True), answer(texts.response(), sampled=False))
         for _ in range(POOL)
     ]
 
