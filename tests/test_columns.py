@@ -2,6 +2,7 @@
 
 import pickle
 import re
+import shutil
 import subprocess
 import sys
 import time
@@ -363,28 +364,12 @@ def test_a_bad_recipe_entry_is_refused(spec: object, what: str, fix: str) -> Non
     assert str(error.value) == f"{what}\n  where: r.yaml, line 3, columns\n  fix:   {fix}"
 
 
-SHOUTING = """
-from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import ClassVar
-from prequery.columns.base import Batch, RowColumn, Values
-
-@dataclass(frozen=True, kw_only=True)
-class Shouting(RowColumn):
-    name = "shouting"
-    version = 1
-    reads = ("instruction",)
-    features: ClassVar[Mapping[str, str]] = {"instruction_shouts": "bool"}
-    mark: str
-
-    def compute(self, batch: Batch) -> Values:
-        return {"instruction_shouts": [text.endswith(self.mark) for text in batch["instruction"]]}
-"""
+EXAMPLE = Path(__file__).parent / "example_column"
 
 
 def _install(folder: Path, monkeypatch: pytest.MonkeyPatch, entry: str) -> None:
     """Put a distribution with one column on the path, as an installer would leave it."""
-    (folder / "shouting.py").write_text(SHOUTING)
+    shutil.copy(EXAMPLE / "shouting.py", folder)
     info = folder / "acme_columns-1.0.dist-info"
     info.mkdir()
     (info / "METADATA").write_text("Metadata-Version: 2.1\nName: acme-columns\nVersion: 1.0\n")
@@ -393,15 +378,21 @@ def _install(folder: Path, monkeypatch: pytest.MonkeyPatch, entry: str) -> None:
     monkeypatch.delitem(sys.modules, "shouting", raising=False)
 
 
-def test_an_installed_package_adds_a_column(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    _install(tmp_path, monkeypatch, "shouting = shouting:Shouting")
+def test_the_example_package_is_installed_and_adds_a_column(tmp_path: Path) -> None:
+    pip = [sys.executable, "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
+    alone = ["--no-index", "--no-deps", "--no-build-isolation", "--target", str(tmp_path)]
+    script = """
+from prequery import columns
+from prequery.columns.run import measure
+column = columns.load({"shouting": {"mark": "!"}}, "r.yaml")
+rows = {"id": ["a", "b", "c"], "instruction": ["Go!", "Go.", None]}
+print(list(columns.available())[-1], measure([column], rows))
+"""
 
-    column = columns.load({"shouting": {"mark": "!"}}, "here")
+    subprocess.run([*pip, *alone, str(EXAMPLE)], check=True)
 
-    assert list(columns.available()) == [*KNOWN.split(", "), "shouting"]
-    assert measure([column], rows_of("Go!", "Go.")) == {"instruction_shouts": [True, False]}
+    told = _python(script, PYTHONPATH=f"{Path(columns.__file__).parents[2]}:{tmp_path}")
+    assert told == "shouting {'instruction_shouts': [True, False, None]}\n"
 
 
 def test_a_parameter_without_default_is_required(
