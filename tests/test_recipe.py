@@ -14,6 +14,26 @@ def refusal(text: str) -> RecipeError:
     return caught.value
 
 
+def test_a_file_that_a_column_reads_stands_beside_the_recipe(tmp_path: Path) -> None:
+    changed = {"columns": "[{contamination: {files: {items.txt: line}}}]", "filters": "[]"}
+    path = tmp_path / "r.yaml"
+    path.write_text(recipe_text(**changed))
+
+    with pytest.raises(RecipeError) as error:
+        load(str(path))
+    (tmp_path / "items.txt").write_text("one")
+    first = load(str(path))
+    before = first.build_hash
+    (tmp_path / "items.txt").write_text("two")
+    second = load(str(path))
+
+    assert error.value.what == (
+        "column 'contamination' reads the file 'items.txt', which is not there"
+    )
+    assert first.fingerprint == second.fingerprint
+    assert second.build_hash != before
+
+
 def test_every_bundled_recipe_is_valid_and_bears_the_name_of_its_file() -> None:
     names = bundled_names()
 
