@@ -506,3 +506,49 @@ def test_a_judge_that_fails_leaves_nothing_behind_for_good(tmp_path: Path) -> No
             rows, _ = build(tmp_path, server, judge, changed=SAMPLED)
 
     assert all(row["instruct_reward"] == len(row["response"].split()) for row in rows)
+
+
+@pytest.mark.parametrize(
+    ("expression", "kept"),
+    [
+        ('input_quality >= "good"', ["good", "excellent"]),
+        ('"poor" < input_quality <= "good"', ["average", "good"]),
+        ('input_quality < "poor" or input_quality == null', ["very poor", None]),
+        ('not input_quality >= "average"', ["very poor", "poor"]),
+    ],
+)
+def test_grades_are_compared_by_their_order(expression: str, kept: list[str | None]) -> None:
+    made = read(recipe_text(**PROMPTED | {"filters": f"['{expression}']"}), "r.yaml")
+    grades = ["very poor", "poor", "average", "good", "excellent", None]
+
+    stays = made.filters[0].keep({"input_quality": grades})
+
+    assert [grade for grade, stay in zip(grades, stays, strict=True) if stay] == kept
+
+
+@pytest.mark.parametrize(
+    ("expression", "what", "fix"),
+    [
+        (
+            'input_quality >= "god"',
+            "'input_quality' is never 'god'",
+            "did you mean 'good'? known: very poor, poor, average, good, excellent",
+        ),
+        (
+            'task_category > "Math"',
+            "`task_category` is a text, which has no order",
+            "compare it with ==, != or in [...]",
+        ),
+        (
+            "input_quality > difficulty",
+            "`input_quality` is a text, which has no order",
+            "compare it with ==, != or in [...]",
+        ),
+    ],
+)
+def test_an_order_that_nobody_defined_is_refused(expression: str, what: str, fix: str) -> None:
+    with pytest.raises(RecipeError) as caught:
+        read(recipe_text(**PROMPTED | {"filters": f"['{expression}']"}), "r.yaml")
+
+    assert caught.value.what.startswith(what)
+    assert caught.value.fix == fix

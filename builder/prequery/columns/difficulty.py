@@ -29,3 +29,4 @@ class Difficulty(PromptColumn):
     labels: ClassVar[Mapping[str, tuple[str, ...]]] = {
         "difficulty": ("very easy", "easy", "medium", "hard", "very hard")
     }
+    ordered: ClassVar[frozenset[str]] = frozenset({"difficulty"})

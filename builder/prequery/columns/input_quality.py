@@ -26,3 +26,4 @@ class InputQuality(PromptColumn):
         "input_quality": "string",
     }
     labels: ClassVar[Mapping[str, tuple[str, ...]]] = {"input_quality": QUALITY}
+    ordered: ClassVar[frozenset[str]] = frozenset({"input_quality"})

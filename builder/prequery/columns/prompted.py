@@ -23,11 +23,13 @@ class PromptColumn(JudgeColumn):
     nothing between them is an instruction to the judge.
 
     Attributes:
-        labels: Field to its labels, lowest first where they have an order.
+        labels: Field to its labels.
+        ordered: Fields whose labels stand in their order, lowest first.
         lists: Fields that hold several of the labels of another field, by that field's name.
     """
 
     labels: ClassVar[Mapping[str, tuple[str, ...]]]
+    ordered: ClassVar[frozenset[str]] = frozenset()
     lists: ClassVar[Mapping[str, str]] = {}
     asks: ClassVar[type[Prompt]] = Prompt
 

@@ -26,3 +26,4 @@ class ResponseQuality(PromptColumn):
         "response_quality": "string",
     }
     labels: ClassVar[Mapping[str, tuple[str, ...]]] = {"response_quality": QUALITY}
+    ordered: ClassVar[frozenset[str]] = frozenset({"response_quality"})

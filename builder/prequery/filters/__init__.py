@@ -6,17 +6,20 @@ A filter is one expression over the fields of a row; what makes it true stays::
     instruction_finish_reason in ["eos_token", "stop_sequence"]
     response_logprob_mean == null or response_logprob_mean > -2
     0 < min_neighbor_distance < 1.5
+    input_quality >= "good"
 
 There are numbers, texts in quotes, `true`, `false`, `null`, `== != < <= > >=` (also chained),
 `in [...]`, `not in [...]`, `and`, `or`, `not`, `+ - * /` and parentheses, and nothing else. In a
 text a backslash takes the next character as it is.
+
+Labels that have an order, as the grades of a judge, are compared by it; other texts have none.
 
 Null is "not known". What is computed from null is null, but `false and null` is false and
 `true or null` is true; a filter that comes out null rejects the row. Only `== null` and `!= null`
 ask whether a value is there. A division by zero, or a result that is not finite, is null.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from prequery.columns.base import Batch
@@ -64,6 +67,7 @@ def parse(
     where: str,
     fields: Mapping[str, str],
     choices: Mapping[str, Sequence[str]] | None = None,
+    ordered: Collection[str] = (),
 ) -> Filter:
     """Check an expression against the fields of a row.
 
@@ -73,10 +77,11 @@ def parse(
         fields: Every field of a row by name, with its `datasets` dtype.
         choices: Fields that hold one of a few texts, with these. Comparing such a field with
             another text is refused.
+        ordered: Fields whose choices stand in their order, lowest first.
 
     Raises:
         RecipeError: Showing the expression with a caret under the character.
     """
-    parser = Parser(Source(expression, where), fields, choices or {})
+    parser = Parser(Source(expression, where), fields, choices or {}, ordered)
     root = parser.root()
     return Filter(expression.strip(), frozenset(parser.reads), root)

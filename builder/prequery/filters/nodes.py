@@ -64,6 +64,18 @@ class Field(Node):
 
 
 @dataclass(frozen=True)
+class Rank(Node):
+    """Where a label stands in its order, from 0; null stays null."""
+
+    operand: Node
+    labels: tuple[str, ...]
+
+    def __call__(self, row: Mapping[str, Any]) -> int | None:
+        label = self.operand(row)
+        return self.labels.index(label) if label in self.labels else None
+
+
+@dataclass(frozen=True)
 class Not(Node):
     """The opposite; null stays null."""
 

@@ -14,7 +14,7 @@ Recursive descent, one method a rule, loosest first::
 """
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from difflib import get_close_matches
 from math import isfinite
 from typing import Any
@@ -33,6 +33,7 @@ from prequery.filters.nodes import (
     Membership,
     Node,
     Not,
+    Rank,
 )
 from prequery.filters.tokens import Source, Token
 
@@ -67,10 +68,12 @@ class Parser:
         source: Source,
         fields: Mapping[str, str],
         choices: Mapping[str, Sequence[str]],
+        ordered: Collection[str],
     ) -> None:
         self.source = source
         self.fields = fields
         self.choices = choices
+        self.ordered = ordered
         self.reads: set[str] = set()
         self.depth = 0
         self.tokens = source.tokens()
@@ -124,7 +127,9 @@ class Parser:
         while symbol := self._take(*COMPARE):
             right = self._sum()
             self._check_pair(left, symbol, right)
-            pairs.append(Comparison("bool", left.start, right.end, left, symbol.text, right))
+            labels = self._order(left, right) if symbol.text in ORDER else None
+            sides = (left, right) if labels is None else (_rank(left, labels), _rank(right, labels))
+            pairs.append(Comparison("bool", left.start, right.end, sides[0], symbol.text, sides[1]))
             left = right
         if len(pairs) > 1:
             return Logic("bool", pairs[0].start, pairs[-1].end, False, tuple(pairs))
@@ -230,13 +235,25 @@ class Parser:
         if left.kind != right.kind:
             what = f"{self._describe(left)} and {self._describe(right)}: they are never equal"
             raise self.source.error(what, symbol.start, "compare values of one kind")
-        # Fields whose labels have an order are to be compared here; alphabetical order is none.
-        if symbol.text in ORDER and left.kind != "number":
+        # Alphabetical order is none.
+        is_ordered = left.kind == "number" or self._order(left, right) is not None
+        if symbol.text in ORDER and not is_ordered:
             what = f"{self._describe(left)}, which has no order"
             raise self.source.error(what, symbol.start, "compare it with ==, != or in [...]")
         for node, other in ((left, right), (right, left)):
             if isinstance(node, Field) and isinstance(other, Constant):
                 self._check_choice(node, other)
+
+    def _order(self, left: Node, right: Node) -> tuple[str, ...] | None:
+        """Return the labels, lowest first, that both sides are of; null: they have no order."""
+        labels = [
+            tuple(self.choices[node.name])
+            for node in (left, right)
+            if isinstance(node, Field) and node.name in self.ordered
+        ]
+        texts = sum(isinstance(node, Constant) and node.kind == "text" for node in (left, right))
+        fits = len(labels) + texts == 2 and len(set(labels)) == 1
+        return labels[0] if fits else None
 
     def _check_choice(self, node: Field, constant: Constant) -> None:
         allowed = self.choices.get(node.name)
@@ -284,6 +301,10 @@ class Parser:
         what = f"{found} where {expected} is expected"
         fix = 'write it as in: language == "en" and instruction_words >= 3'
         return self.source.error(what, self.token.start, fix)
+
+
+def _rank(node: Node, labels: tuple[str, ...]) -> Rank:
+    return Rank("number", node.start, node.end, node, labels)
 
 
 def _choose(name: str, known: Sequence[str], likeness: float = 0.6) -> str:

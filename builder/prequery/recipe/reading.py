@@ -14,6 +14,7 @@ from prequery import columns as all_columns
 from prequery import filters, rows
 from prequery.bundled import bundled
 from prequery.columns.base import Column, CorpusColumn, JudgeColumn, Score
+from prequery.columns.prompted import PromptColumn
 from prequery.errors import RecipeError
 from prequery.recipe.parts import (
     DEFAULT,
@@ -370,13 +371,19 @@ def _filters(
     shape: rows.Shape = "preference" if preference else "messages"
     dtypes = rows.dtypes(column_dtypes(chosen), shape)
     known = {name: dtype for name, dtype in dtypes.items() if not dtype.endswith("[]")}
+    judged = [column for column in chosen if isinstance(column, PromptColumn)]
+    choices = {
+        **rows.CHOICES,
+        **{name: column.labels[name] for column in judged for name in column.labels},
+    }
+    ordered = {name for column in judged for name in column.ordered}
     steps = []
     for node in nodes:
         where = f"{source}, line {node.line}, filters"
         if not isinstance(node.value, str):
             what = f"{node.plain()!r} is not a filter"
             raise RecipeError(what, where, 'write an expression, such as: language == "en"')
-        steps.append(filters.parse(node.value, where, known, rows.CHOICES))
+        steps.append(filters.parse(node.value, where, known, choices, ordered))
     return tuple(steps)
 
 
