@@ -26,7 +26,7 @@ from prequery.columns.base import Batch, Column, CorpusColumn, JudgeColumn, RowC
 
 BATCH = 1_000
 RESPONSES = 3_000
-ITEMS = 1_319  # of a benchmark, as many as GSM8K tests with
+ITEMS = 1_319  # of a benchmark or reference, as many as GSM8K tests with
 
 
 class Rows:
@@ -65,13 +65,15 @@ class Rows:
 
 
 def made(name: str, folder: Path) -> Column:
-    """Return a column with its defaults, and with a benchmark where it needs one."""
-    if name != "contamination":
-        return columns.load(name, "bench")
-    texts, path = Texts(), folder / "benchmark.jsonl"
-    items = [json.dumps({"question": texts.response()[:240]}) for _ in range(ITEMS)]
+    """Return a column with its defaults, and with a benchmark or reference where it needs one."""
+    texts, path = Texts(), folder / "items.jsonl"
+    items = [json.dumps({"instruction": texts.response()[:240]}) for _ in range(ITEMS)]
     path.write_text("\n".join(items))
-    return columns.load({name: {"files": {str(path): "question"}}}, "bench")
+    needed: dict[str, dict[str, Any]] = {
+        "contamination": {"files": {str(path): "instruction"}},
+        "novelty": {"file": str(path)},
+    }
+    return columns.load({name: needed.get(name, {})}, "bench")
 
 
 def peak_mb() -> float:

@@ -47,11 +47,11 @@ def columns() -> None:
     from prequery.columns import available
 
     table = Table(box=None, pad_edge=False)
-    for title in ("column", "version", "needs", "gives", "what it measures"):
+    for title in ("column", "version", "needs", "what it measures, and the fields that it gives"):
         # A name that is cut off with dots is no name to copy into a recipe.
         table.add_column(title, overflow="fold", no_wrap=title == "column")
     for name, column in available().items():
         told = (column.__doc__ or "").strip().splitlines()[0]
-        gives = ", ".join(column.features)
-        table.add_row(Text(name), str(column.version), column.cost, Text(gives), Text(told))
+        gives = Text(f"{told}\n{', '.join(column.features)}")
+        table.add_row(Text(name), str(column.version), column.cost, gives)
     out.print(table)

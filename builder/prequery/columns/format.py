@@ -22,7 +22,7 @@ class Shape:
         ends_with_colon: The last character is a colon, emphasis aside.
         unfinished: Why it seems to break off, with commas: `code_fence` (the last one is open),
             else of the last paragraph `bracket` (one is open), `quote` (one is open) and `sentence`
-            (its last line is prose without a sentence's end). Empty: it does not.
+            (its last line is prose without a sentence's end, and no signature). Empty: it does not.
     """
 
     headings: int
@@ -150,6 +150,7 @@ _ASIDE = re.compile(
 )
 _OPENING = frozenset("([{\uff08\u300c\u300e\u3010\u300a")
 _BRACKET = re.compile(r"[()\[\]{}\uff08\uff09\u300a-\u300f\u3010\u3011]")
+_SIGNED = re.compile(r",[ \t]*+\n\s*+\S++(?:[ \t]\S++){0,3}+$")  # Best regards, Jamie
 _INCHES = re.compile(r'[0-9]"')
 # Sentence ends of Latin, CJK, Arabic, Urdu, Devanagari, Armenian, Ethiopic, Burmese and Khmer.
 _ENDS = (
@@ -174,11 +175,12 @@ def _missing(prose: str) -> list[str]:
     paragraph = whole[max(start, len(whole) - _LAST_CHARS) :]
     bare = _ASIDE.sub(" ", paragraph)
     missing = ["bracket"] if _is_bracket_open(bare) else []
-    straight = bare.count('"') - len(_INCHES.findall(bare)) if '"' in bare else 0
-    if straight % 2 or bare.count("\u201c") > bare.count("\u201d"):
+    straight = bare.count('"')
+    is_odd = straight % 2 and (straight - len(_INCHES.findall(bare))) % 2
+    if is_odd or bare.count("\u201c") > bare.count("\u201d"):
         missing.append("quote")
     last = whole.rpartition("\n")[2]
-    if not _NOT_PROSE.match(last) and not _ends(whole):
+    if not _NOT_PROSE.match(last) and not _ends(whole) and not _SIGNED.search(whole[-80:]):
         missing.append("sentence")
     return missing
 
