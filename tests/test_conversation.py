@@ -63,7 +63,9 @@ def build(
     nobody = "http://127.0.0.1:9"
     options = Options(
         endpoints=(server.url if server else nobody,),
-        responder_endpoints=(second.url if second else nobody,),
+        responder_endpoints=(second.url if second else nobody,)
+        if "responder" in (changed or {})
+        else (),
         patience=AT_ONCE,
     )
     Magpie(path, options=options).download_and_prepare(tmp_path / out, file_format="parquet")

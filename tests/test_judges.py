@@ -552,3 +552,25 @@ def test_an_order_that_nobody_defined_is_refused(expression: str, what: str, fix
 
     assert caught.value.what.startswith(what)
     assert caught.value.fix == fix
+
+
+def test_an_address_for_a_model_that_is_not_there_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "r.yaml"
+    path.write_text(recipe_text())
+    given = {"responder_endpoints": (NOBODY,)}, {"judge_endpoints": {"reward": (NOBODY,)}}
+    refused = []
+
+    with ScriptedTgi().serving() as server:
+        for one in given:
+            options = Options(endpoints=(server.url,), patience=AT_ONCE, **one)
+            with pytest.raises(RecipeError) as caught:
+                Magpie(path, options=options).download_and_prepare(tmp_path / "out")
+            refused.append((caught.value.what, caught.value.where))
+
+    assert refused == [
+        ("an endpoint is given for a responder, and the recipe has none", "--responder-endpoint"),
+        (
+            "an endpoint is given for the judge 'reward', which the recipe does not have",
+            "--judge-endpoint",
+        ),
+    ]

@@ -17,7 +17,7 @@ import msgspec
 from prequery import instructions, judging, responses
 from prequery.columns.base import Prompt, Score
 from prequery.endpoint import Asks, Info, Request
-from prequery.errors import PrefixError
+from prequery.errors import PrefixError, RecipeError
 from prequery.fleet import Fleet, token_from
 from prequery.local.process import start
 from prequery.options import Options
@@ -44,7 +44,14 @@ async def asked(
 
     Raises:
         EndpointError: One does not answer, or the environment variable of its token is empty.
+        RecipeError: An address is given for a model that the recipe does not have.
     """
+    if options.responder_endpoints and not recipe.responder:
+        raise RecipeError(
+            "an endpoint is given for a responder, and the recipe has none",
+            "--responder-endpoint",
+            "leave it out, or add a responder to the recipe",
+        )
     async with AsyncExitStack() as stack:
         generator = await stack.enter_async_context(generator_fleet(recipe, options, say))
         responder = None
@@ -62,7 +69,20 @@ async def asked(
 async def judge_fleets(
     recipe: Recipe, options: Options, say: Callable[[str], None]
 ) -> AsyncIterator[dict[str, Fleet]]:
-    """Connect to the endpoints of the recipe's judges, by name."""
+    """Connect to the endpoints of the recipe's judges, by name.
+
+    Raises:
+        EndpointError: One does not answer, or the environment variable of its token is empty.
+        RecipeError: An address is given for a judge that the recipe does not have.
+    """
+    for name in options.judge_endpoints:
+        if name not in recipe.judges:
+            known = ", ".join(recipe.judges) or "it has none"
+            raise RecipeError(
+                f"an endpoint is given for the judge {name!r}, which the recipe does not have",
+                "--judge-endpoint",
+                f"write NAME=ADDRESS with a judge of the recipe: {known}",
+            )
     async with AsyncExitStack() as stack:
         judges = {}
         for name, judge in recipe.judges.items():
