@@ -13,7 +13,7 @@ from prequery import Magpie, cli, columns, judge_check
 from prequery.columns.base import Prompt
 from prequery.columns.input_quality import InputQuality
 from prequery.columns.instruct_reward import InstructReward
-from prequery.columns.prompted import PromptColumn
+from prequery.columns.prompted import QUALITY, PromptColumn
 from prequery.columns.safety import Safety
 from prequery.errors import BuildError, ColumnError, EndpointError, RecipeError
 from prequery.options import Options
@@ -574,3 +574,25 @@ def test_an_address_for_a_model_that_is_not_there_is_refused(tmp_path: Path) -> 
             "--judge-endpoint",
         ),
     ]
+
+
+def test_preferences_are_scored_by_a_judges_grades(tmp_path: Path) -> None:
+    def grades(prompt: str, seed: int | None) -> str | Json:
+        if "response_quality" not in prompt:
+            return verdicts(prompt, seed)
+        said = prompt.partition("<response ")[2]
+        label = ("very poor", "average", "good", "excellent")[min(said.count("Indeed."), 3)]
+        return json.dumps({"response_quality_explanation": "Seen.", "response_quality": label})
+
+    changed = SAMPLED | {
+        "columns": "[length, {response_quality: {judge: reward}}]",
+        "judges": f"{{reward: {JUDGE}}}",
+        "preference": "{responses: 4, score: response_quality, min_margin: 2}",
+    }
+    with ScriptedTgi(say=grades).serving() as server:
+        rows, _ = build(tmp_path, server, server, changed=changed)
+
+    for row in rows:
+        assert row["score_margin"] >= 2
+        assert row["chosen_score"] == QUALITY.index(row["response_quality"]) == max(row["scores"])
+        assert row["rejected"][0]["content"].count("Indeed.") < row["response"].count("Indeed.")

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from prequery import filters, judging, preference, responses, rows
 from prequery.columns.base import Batch, Column, CorpusColumn, JudgeColumn, Question, Values
+from prequery.columns.prompted import PromptColumn
 from prequery.columns.run import measure, read, survey
 from prequery.conversation import Ask, Attempt, Turn
 from prequery.endpoint import Answer, Request
@@ -224,22 +225,34 @@ class Selector:
             for at, flat in enumerate(flats)
         ]
 
+    def _score(self, value: Any) -> float | None:
+        """Return a number as it is, and a grade as its place in its order."""
+        return self._grades.index(value) if isinstance(value, str) else value
+
+    @cached_property
+    def _grades(self) -> tuple[str, ...]:
+        """The labels of the field that scores, lowest first; none where it is a number."""
+        score = self.recipe.preference.score if self.recipe.preference else ""
+        prompted = (c for c in self._judged.values() if isinstance(c, PromptColumn))
+        return next((column.labels[score] for column in prompted if score in column.ordered), ())
+
     def _preferred(self, attempt: Attempt, flats: list[Flat]) -> Flat | str:
         """Return the row of the chosen response, or why there is no pair."""
         assert self.recipe.preference is not None
-        scores = [flat[self.recipe.preference.score] for flat in flats]
+        scores = [self._score(flat[self.recipe.preference.score]) for flat in flats]
         pair = preference.choose(scores, self.recipe.preference.min_margin)
         if isinstance(pair, str):
             return pair
         chosen, rejected = flats[pair.chosen], flats[pair.rejected]
+        told = [None if score is None else float(score) for score in scores]
         return chosen | {
             "prompt": chosen["messages"][:-1],
             "chosen": chosen["messages"][-1:],
             "rejected": rejected["messages"][-1:],
-            "chosen_score": float(scores[pair.chosen]),
-            "rejected_score": float(scores[pair.rejected]),
+            "chosen_score": told[pair.chosen],
+            "rejected_score": told[pair.rejected],
             "score_margin": float(pair.margin),
-            "scores": [None if score is None else float(score) for score in scores],
+            "scores": told,
             "rejected_seed": rejected["response_seed"],
         }
 

@@ -125,7 +125,8 @@ class Preference:
 
     Args:
         responses: So many, 2 or more, each with a seed of its own.
-        score: Field of a column that sees one row; the highest is chosen, the lowest rejected.
+        score: Field of a column that sees one row: a number, or a grade that has an order and
+            counts by its place in it, from 0. The highest is chosen, the lowest rejected.
         min_margin: A smaller difference makes no row; one of 0 never does.
     """
 

@@ -335,7 +335,7 @@ def _preference(
         for column in chosen
         if not isinstance(column, CorpusColumn)
         for name, dtype in column.features.items()
-        if dtype in ("int32", "int64", "float64")
+        if dtype in ("int32", "int64", "float64") or name in getattr(column, "ordered", ())
     ]
     if not numeric:
         what = "preference needs a column that gives each response a number"
