@@ -190,10 +190,11 @@ def wait_for(server: ScriptedTgi, asked: int, process: "subprocess.Popen[str]") 
 
 
 class Watched:
-    """An observer that counts finished slots."""
+    """An observer that counts finished slots, and takes its time over each."""
 
-    def __init__(self) -> None:
+    def __init__(self, pause_s: float = 0.0) -> None:
         self.attempts = 0
+        self.pause_s = pause_s
 
     def __enter__(self) -> Self:
         return self
@@ -209,12 +210,13 @@ class Watched:
 
     def attempted(self, attempt: Attempt, reason: str | None) -> None:
         self.attempts += 1
+        time.sleep(self.pause_s)
 
 
 def test_a_build_that_carries_on_asks_before_it_has_read_the_journal(
     recipe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Each look into the journal takes one slot here, so that the order can be seen."""
+    """Each look into the journal takes one slot here, and a while, to show the order."""
     monkeypatch.setattr(synthesis, "READ_S", 0.0)
     recipe.write_text(recipe_text(600))
     with ScriptedTgi().serving() as server:
@@ -223,7 +225,7 @@ def test_a_build_that_carries_on_asks_before_it_has_read_the_journal(
         server.asked.clear()
         recipe.write_text(recipe_text(400))
         build(recipe, server, tmp_path / "part")
-        held, watched, read = set(server.asked), Watched(), list[int]()
+        held, watched, read = set(server.asked), Watched(pause_s=0.005), list[int]()
 
         async def look(request: web.Request, body: Json, before: int) -> web.StreamResponse | None:
             if body["parameters"]["max_new_tokens"] != 32:
