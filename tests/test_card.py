@@ -23,7 +23,7 @@ from jinja2 import UndefinedError
 from markdown_it import MarkdownIt
 
 from prequery import card, lock, recipe, rows
-from prequery.card import facts, markdown, page
+from prequery.card import facts, markdown, page, sections
 from prequery.endpoint import Info
 from prequery.errors import ShardError
 from prequery.prefix import Prefix
@@ -375,7 +375,7 @@ def test_the_yaml_is_what_the_hub_and_datasets_read() -> None:
         "language_creators",
         "source_datasets",
         "tags",
-        "generator",
+        "source_models",
         "configs",
         "dataset_info",
     ]
@@ -415,7 +415,7 @@ def test_a_language_is_named_from_one_percent_on_and_only_by_its_code() -> None:
     ],
 )
 def test_the_size_category_is_the_hubs(row_count: int, category: str) -> None:
-    assert page.size_category(row_count) == category
+    assert sections.size_category(row_count) == category
 
 
 def test_a_recipe_with_a_repository_shows_its_tag_and_warns_of_offline_use() -> None:

@@ -9,6 +9,7 @@ BuildError             something the user can act on: what happened, where, what
 ├── JournalError       the journal is kept untouched
 ├── ColumnError        a column broke its own contract; answers are kept
 ├── ShardError         the output folder is left as it was
+├── CardError          a README or card is broken, or says what is not so; it is left as it was
 ├── LocalError         the embedded endpoint could not be set up or started
 ├── BudgetError        the run's budget is spent; the same command resumes
 └── StoppedError       the user stopped the build; the same command resumes
@@ -71,6 +72,10 @@ class ColumnError(BuildError):
 
 class ShardError(BuildError):
     """The output folder cannot take this build. What is in it stays."""
+
+
+class CardError(BuildError):
+    """A README or card is broken, or says what the data does not. It stays as it was."""
 
 
 class LocalError(BuildError):

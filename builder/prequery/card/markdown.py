@@ -17,6 +17,9 @@ CELL_CHARS = 120
 
 NULL = "—"
 
+MARK = "<!-- prequery:"
+"""A line of a README that begins so is a mark of `sections`."""
+
 _INVISIBLE = frozenset(("Cc", "Cf", "Co", "Cs", "Zl", "Zp"))
 # Emoji, Persian and Indian scripts are written with these joiners.
 _JOINERS = "\u200c\u200d"
@@ -67,9 +70,13 @@ def short(text: str) -> Markdown:
 
 
 def fence(text: str, language: str = "text") -> Markdown:
-    """Return text as a fenced code block; newlines and tabs stay, backslashes are not doubled."""
+    r"""Return text as a fenced code block; newlines and tabs stay, backslashes are not doubled.
+
+    What looks like one of the marks around a config's section is written with `\x21` for its `!`.
+    """
     ticks = "`" * max(3, _longest_run(text) + 1)
-    return Markdown(f"{ticks}{language}\n{_visible(text, kept=chr(10) + chr(9))}\n{ticks}")
+    shown = _visible(text, kept=chr(10) + chr(9)).replace(MARK, MARK.replace("!", r"\x21"))
+    return Markdown(f"{ticks}{language}\n{shown}\n{ticks}")
 
 
 def prose(text: str) -> Markdown:

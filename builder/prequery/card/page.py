@@ -6,12 +6,11 @@ from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
 
-import yaml
 from jinja2 import Environment, StrictUndefined
 
 from prequery import rows
 from prequery.bundled import bundled
-from prequery.card import markdown
+from prequery.card import markdown, sections
 from prequery.card.facts import Facts
 from prequery.card.markdown import Markdown
 from prequery.errors import ShardError
@@ -80,9 +79,7 @@ def render(recipe: Recipe, lock: Lock, facts: Facts) -> str:
         ShardError: The three do not speak of the same rows.
     """
     _agree(recipe, lock, facts)
-    block = yaml.safe_dump(
-        front_matter(recipe, lock, facts), sort_keys=False, allow_unicode=True, width=1000
-    )
+    block = sections.dump(front_matter(recipe, lock, facts))
     return f"---\n{block}---\n\n{_text(recipe, lock, facts)}"
 
 
@@ -92,18 +89,17 @@ def front_matter(recipe: Recipe, lock: Lock, facts: Facts) -> dict[str, Any]:
     `configs[].version` is what consumers see as `ds.info.version`. A licence that the recipe does
     not name is left out.
     """
-    generator = lock["generator"]
     content = {
         "pretty_name": recipe.name,
         "license": recipe.release.license,
         "language": _languages(facts),
         "task_categories": ["text-generation"],
-        "size_categories": [size_category(facts.rows)],
+        "size_categories": [sections.size_category(facts.rows)],
         "annotations_creators": ["machine-generated"],
         "language_creators": ["machine-generated"],
         "source_datasets": ["original"],
         "tags": ["synthetic", "magpie", "prequery", "instruction-tuning"],
-        "generator": f"{generator['model_id']}@{generator['revision']}",
+        "source_models": _source_models(lock),
         "configs": [
             {
                 "config_name": recipe.name,
@@ -116,13 +112,12 @@ def front_matter(recipe: Recipe, lock: Lock, facts: Facts) -> dict[str, Any]:
     return {key: value for key, value in content.items() if value}
 
 
-def size_category(row_count: int) -> str:
-    """Return the Hub's name for a size."""
-    bounds = ("1K", "10K", "100K", "1M", "10M", "100M", "1B", "10B", "100B", "1T")
-    above = next((i for i in range(len(bounds)) if row_count < 1000 * 10**i), len(bounds))
-    if above == 0:
-        return "n<1K"
-    return f"{bounds[above - 1]}<n<{bounds[above]}" if above < len(bounds) else "n>1T"
+def _source_models(lock: Lock) -> list[str]:
+    """Return model@revision of all that wrote a text or a verdict, each once."""
+    judges = [judge["model"] for _, judge in sorted(lock.get("judges", {}).items())]
+    responder = [lock["responder"]["generator"]] if "responder" in lock else []
+    models = [lock["generator"], *responder, *judges]
+    return list(dict.fromkeys(f"{one['model_id']}@{one['revision']}" for one in models))
 
 
 def _agree(recipe: Recipe, lock: Lock, facts: Facts) -> None:
