@@ -6,8 +6,7 @@ and is sent the answers, fresh or recorded. So a replay and a build run the very
 
 from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import chain
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import msgspec
 
@@ -57,36 +56,60 @@ class Turn:
         return self.instruction.text.strip(), self.reply.words
 
 
-@dataclass(frozen=True)
-class Attempt:
-    """One slot, finished: its answers, or why it got none.
+@dataclass(frozen=True, kw_only=True)
+class Candidate:
+    """What can become a row, finished.
 
     Args:
         slot: Its number.
-        drawn: What it drew.
-        instruction: Of the first turn.
-        choices: Every response to it that can stay, with the instruction; several only where
-            the recipe compares them. None where `reason` is set.
-        later: The turns behind the first.
+        choices: What a row can be made of, several only where the recipe compares them. None where
+            `reason` is set.
         reason: Why it makes no row; null when nothing yet speaks against it.
         ended: Why the conversation has fewer turns than were drawn; null: it has them all.
-        answers: Every answer that it took, in the order of asking.
-        instructed: How many of these brought the first instruction.
-        repeats: Its instruction is that of a lower slot.
         verdicts: What judges said of it: column and choice to answer.
     """
 
     slot: int
+    choices: tuple[Any, ...]
+    reason: str | None = None
+    ended: str | None = None
+    verdicts: Mapping[tuple[str, int], Answer] = field(default_factory=dict)
+
+    @property
+    def unanswered(self) -> Answer | None:
+        """The first request that got no answer; null: there is none.
+
+        A judge that refuses a row is no fault: the row cannot be measured.
+        """
+        return next((verdict for verdict in self.verdicts.values() if verdict.failed), None)
+
+    @property
+    def costs(self) -> tuple[Answer, ...]:
+        """The answers that it needed, whatever came first."""
+        return tuple(self.verdicts.values())
+
+
+@dataclass(frozen=True, kw_only=True)
+class Attempt(Candidate):
+    """One slot, finished: its answers, or why it got none.
+
+    Args:
+        drawn: What it drew.
+        instruction: Of the first turn.
+        choices: Every response to it that can stay, with the instruction.
+        later: The turns behind the first.
+        answers: Every answer that it took, in the order of asking.
+        instructed: How many of these brought the first instruction.
+        repeats: Its instruction is that of a lower slot.
+    """
+
     drawn: Slot
     instruction: Answer
     choices: tuple[Turn, ...]
     later: tuple[Turn, ...]
-    reason: str | None
-    ended: str | None
     answers: tuple[Answer, ...]
     instructed: int
     repeats: bool = False
-    verdicts: Mapping[tuple[str, int], Answer] = field(default_factory=dict)
 
     @property
     def responded(self) -> bool:
@@ -95,20 +118,16 @@ class Attempt:
 
     @property
     def unanswered(self) -> Answer | None:
-        """The first request that got no answer; null: there is none.
-
-        A judge that refuses a row is no fault: the row cannot be measured.
-        """
-        failed = (verdict for verdict in self.verdicts.values() if verdict.failed)
+        """The first request that got no answer, a judge's refusal aside; null: there is none."""
         refused = (answer for answer in self.answers if answer.error is not None)
-        return next(chain(refused, failed), None)
+        return next(refused, super().unanswered)
 
     @property
     def costs(self) -> tuple[Answer, ...]:
         """The answers that it needed, whatever came first."""
         if self.repeats:
             return self.answers[: self.instructed]
-        return (*self.answers, *self.verdicts.values())
+        return (*self.answers, *super().costs)
 
 
 Script = Generator[Sequence[Ask], Sequence[Answer], Attempt]

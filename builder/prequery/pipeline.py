@@ -8,6 +8,7 @@ from pathlib import Path
 import msgspec
 
 from prequery import judge_check, judging, lock, models, shards
+from prequery.births import Written
 from prequery.budget import Budget, Price
 from prequery.endpoint import Asks
 from prequery.errors import BudgetError, EndpointError, RecipeError, StoppedError
@@ -104,7 +105,8 @@ class _Rows:
     rows_per_shard: int
 
     def selector(self, voices: Voices) -> Selector:
-        return Selector(self.recipe, voices, self.folder, self.rows_per_shard)
+        births = Written(self.recipe, voices)
+        return Selector(self.recipe, births, voices.judges, self.folder, self.rows_per_shard)
 
 
 def _replay(rows: _Rows, journals: _Journals) -> tuple[Lock, Selection] | None:

@@ -13,24 +13,22 @@ from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from prequery import filters, judging, preference, responses, rows
+from prequery import births, filters, judging, preference, rows
+from prequery.births import Births, Flat
 from prequery.columns.base import Batch, Column, CorpusColumn, JudgeColumn, Question, Values
 from prequery.columns.prompted import PromptColumn
 from prequery.columns.run import measure, read, survey
-from prequery.conversation import Ask, Attempt, Turn
-from prequery.endpoint import Answer, Request
+from prequery.conversation import Ask, Candidate
+from prequery.endpoint import Request
 from prequery.journal import Key
-from prequery.recipe import Generator, Recipe
+from prequery.recipe import Recipe
 from prequery.shards import ROWS_PER_SHARD, Parts
-from prequery.voices import Voices
+from prequery.voices import Judging
 
 if TYPE_CHECKING:
     from datasets import Features
 
 FOLD_SLOTS = 4_096
-
-Flat = dict[str, Any]
-"""A row's flat fields with its evidence, before columns."""
 
 
 @dataclass(frozen=True)
@@ -65,13 +63,15 @@ class Selector:
 
     Args:
         recipe: Whose columns and filters decide.
-        voices: The models that write.
+        births: Makes rows of attempts.
+        judges: The models that judge, by name.
         folder: For the rows; its content is replaced.
         rows_per_shard: At most so many rows in a file.
     """
 
     recipe: Recipe
-    voices: Voices
+    births: Births
+    judges: Mapping[str, Judging]
     folder: Path
     rows_per_shard: int = ROWS_PER_SHARD
     _looked: dict[int, tuple[str | None, Flat]] = field(default_factory=dict)
@@ -81,7 +81,7 @@ class Selector:
     _slots: "array[int]" = field(default_factory=lambda: array("q"))
     _end: int = 0
 
-    def look(self, attempt: Attempt) -> str | None:
+    def look(self, attempt: Candidate) -> str | None:
         """Say why an attempt is rejected, as far as its own row tells.
 
         Returns:
@@ -94,14 +94,14 @@ class Selector:
             self._looked[attempt.slot] = self._measure_alone(attempt)
         return self._looked[attempt.slot][0]
 
-    def wants(self, attempt: Attempt) -> list[Ask]:
+    def wants(self, attempt: Candidate) -> list[Ask]:
         """Return what judges must say of an attempt before `look` can tell.
 
         Nobody is asked about a row that its own columns rule out already.
         """
         if attempt.reason is not None or not self._judged:
             return []
-        flats = self._measured([self._row(attempt, choice) for choice in attempt.choices])
+        flats = self._measured([self.births.row(attempt, choice) for choice in attempt.choices])
         if not self.recipe.preference and self._rejected(self._cheap, flats[0]):
             return []
         return [
@@ -112,9 +112,9 @@ class Selector:
         ]
 
     def _request(self, column: JudgeColumn, question: Question) -> Callable[[], Request]:
-        return partial(judging.request, question, self.voices.judges[column.judge].prefix)
+        return partial(judging.request, question, self.judges[column.judge].prefix)
 
-    def take(self, attempt: Attempt) -> bool:
+    def take(self, attempt: Candidate) -> bool:
         """Take the next attempt in slot order.
 
         Returns:
@@ -181,21 +181,21 @@ class Selector:
 
     @cached_property
     def _released(self) -> list[str]:
-        return list(rows.features(self.recipe.dtypes, self.recipe.shape))
+        return list(self.births.features(self.recipe.dtypes))
 
     @cached_property
     def _own_features(self) -> "Features":
         own = [c for c in self.recipe.columns if not isinstance(c, CorpusColumn)]
         measured = {name: dtype for c in own for name, dtype in c.features.items()}
-        return rows.features(measured, self.recipe.shape)
+        return self.births.features(measured)
 
     @cached_property
     def _own_fields(self) -> list[str]:
         return list(self._own_features)
 
-    def _measure_alone(self, attempt: Attempt) -> tuple[str | None, Flat]:
+    def _measure_alone(self, attempt: Candidate) -> tuple[str | None, Flat]:
         """Measure a row by itself and apply the filters that need no others."""
-        flats = self._measured([self._row(attempt, choice) for choice in attempt.choices])
+        flats = self._measured([self.births.row(attempt, choice) for choice in attempt.choices])
         for choice, flat in enumerate(flats):
             flat |= self._verdicts(attempt, choice)
         made = self._preferred(attempt, flats) if self.recipe.preference else flats[0]
@@ -207,14 +207,14 @@ class Selector:
     def _rejected(self, steps: Sequence[filters.Filter], flat: Flat) -> str | None:
         return _named(filters.apply(steps, _columnar([flat])))[0]
 
-    def _verdicts(self, attempt: Attempt, choice: int) -> Flat:
+    def _verdicts(self, attempt: Candidate, choice: int) -> Flat:
         """Return what judges say of one response; null where they were not asked."""
         found: Flat = {}
         for name, column in self._judged.items():
             verdict = attempt.verdicts.get((name, choice))
             said = None if verdict is None or verdict.error is not None else verdict.text
             judge = self.recipe.judges[column.judge]
-            found |= read(column, f"slot {attempt.slot}", said, _name(judge))
+            found |= read(column, f"slot {attempt.slot}", said, births.name(judge))
         return found
 
     def _measured(self, flats: list[Flat]) -> list[Flat]:
@@ -236,7 +236,7 @@ class Selector:
         prompted = (c for c in self._judged.values() if isinstance(c, PromptColumn))
         return next((column.labels[score] for column in prompted if score in column.ordered), ())
 
-    def _preferred(self, attempt: Attempt, flats: list[Flat]) -> Flat | str:
+    def _preferred(self, attempt: Candidate, flats: list[Flat]) -> Flat | str:
         """Return the row of the chosen response, or why there is no pair."""
         assert self.recipe.preference is not None
         scores = [self._score(flat[self.recipe.preference.score]) for flat in flats]
@@ -298,60 +298,14 @@ class Selector:
 
     def _accepted_parts(self) -> Parts:
         if self._accepted is None:
-            dtypes = self.recipe.dtypes
-            schema = rows.features(dtypes, self.recipe.shape).arrow_schema
-            folder = self.folder / "rows"
-            self._accepted = Parts(folder, schema, dtypes, self.rows_per_shard, self.recipe.shape)
+            schema = self.births.features(self.recipe.dtypes).arrow_schema
+            check = partial(self.births.check, columns=self.recipe.dtypes)
+            self._accepted = Parts(self.folder / "rows", schema, check, self.rows_per_shard)
         return self._accepted
-
-    def _row(self, attempt: Attempt, first: Turn) -> Flat:
-        """Return a conversation that begins with this turn, before any column."""
-        recipe, drawn = self.recipe, attempt.drawn
-        turns = (first, *attempt.later)
-        instruction, response = first.instruction, first.response
-        said = [(turn.instruction.text.strip(), self._response(turn)) for turn in turns]
-        follow_up = recipe.follow_up
-        tells = follow_up is not None and follow_up.release and attempt.later
-        return {
-            "id": f"{recipe.fingerprint[:12]}-{attempt.slot}",
-            "messages": rows.messages(said, responses.system(recipe, drawn)),
-            "instruction": said[0][0],
-            "response": said[0][1],
-            "generator": _name(recipe.generator),
-            "responder": _name(recipe.responder or recipe.generator),
-            "system_prompt": drawn.system or self.voices.generator.prefix.system_prompt,
-            "steering": drawn.setting.name,
-            "steering_item": drawn.item,
-            "instruction_start": drawn.start or None,
-            "turns": len(turns),
-            "turns_ended": attempt.ended,
-            "follow_up_system": follow_up.system if follow_up and tells else None,
-            "thinking": [turn.reply.thought for turn in turns] if recipe.think == "split" else None,
-            "instruction_temperature": drawn.setting.temperature,
-            "instruction_top_p": drawn.setting.top_p,
-            "instruction_seed": instruction.seed,
-            "response_seed": response.seed,
-            "instruction_tokens": instruction.generated_tokens,
-            "response_tokens": response.generated_tokens,
-            "instruction_finish_reason": instruction.finish_reason,
-            "response_finish_reason": response.finish_reason,
-            **_evidence("instruction", instruction),
-            **_evidence("response", response),
-        }
-
-    def _response(self, turn: Turn) -> str:
-        """Return what is released of a response."""
-        if self.recipe.think == "keep":
-            return self.voices.responder.whole(turn.response.text)
-        return turn.reply.words
 
     def _complete(self, flat: Flat) -> rows.Row:
         """Return one released row: every declared field, and no evidence."""
         return {name: flat[name] for name in self._released}
-
-
-def _name(model: Generator) -> str:
-    return f"{model.model}@{model.revision}"
 
 
 @dataclass(frozen=True)
@@ -385,7 +339,7 @@ class _Ledger:
     def __len__(self) -> int:
         return self._folded + len(self._reasons)
 
-    def add(self, attempt: Attempt, reason: str | None) -> None:
+    def add(self, attempt: Candidate, reason: str | None) -> None:
         """Add the next slot.
 
         What follows a duplicate's instruction costs nothing here: whether it was asked for
@@ -447,15 +401,6 @@ class _Ledger:
         if reason not in self._names:
             self._names.append(reason)
         return self._names.index(reason)
-
-
-def _evidence(part: str, answer: Answer) -> Flat:
-    return {
-        f"{part}_logprob_sum": answer.logprob_sum,
-        f"{part}_logprob_squares": answer.logprob_squares,
-        f"{part}_logprob_lowest": answer.logprob_min,
-        f"{part}_logprob_count": answer.logprob_count,
-    }
 
 
 def filter_reason(text: str) -> str:

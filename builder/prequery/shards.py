@@ -7,7 +7,7 @@ One part is one shard of the release: where files are cut depends on the rows al
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -32,17 +32,15 @@ class Parts:
     Args:
         folder: Emptied at the first row.
         schema: Of every part.
-        columns: Field name to dtype of the recipe's columns: rows are held against the released
-            schema. Null: rows are written as they are.
+        check: Holds rows against their schema, a group at a time. Null: they are written as they
+            are.
         rows_per_part: At most so many rows in a part.
-        shape: What a row is.
     """
 
     folder: Path
     schema: pa.Schema
-    columns: Mapping[str, str] | None = None
+    check: Callable[[Sequence[rows.Row]], None] | None = None
     rows_per_part: int = ROWS_PER_SHARD
-    shape: rows.Shape = "messages"
     count: int = 0
     paths: list[str] = field(default_factory=list)
     _waiting: list[rows.Row] = field(default_factory=list)
@@ -86,8 +84,8 @@ class Parts:
     def _write(self) -> None:
         if not self._waiting:
             return
-        if self.columns is not None:
-            rows.check(self._waiting, self.columns, self.shape)
+        if self.check is not None:
+            self.check(self._waiting)
         table = pa.Table.from_pylist(self._waiting, schema=self.schema)
         with _room(self.folder):
             if self._writer is None:
