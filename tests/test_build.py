@@ -19,7 +19,7 @@ import pytest
 from aiohttp import web
 from datasets import load_dataset
 
-from prequery import Magpie, pipeline, selection, synthesis
+from prequery import Magpie, pipeline, synthesis
 from prequery.conversation import Attempt
 from prequery.endpoint import Answer
 from prequery.errors import (
@@ -37,6 +37,7 @@ from prequery.journal.locks import this_host
 from prequery.magpie import Shows
 from prequery.options import Options
 from prequery.progress import Progress
+from prequery.selection import ledger
 from prequery.transport import Patience
 from scripted_tgi import Json, ScriptedTgi, generated, recipe_text, words
 
@@ -343,7 +344,7 @@ def test_slots_that_are_added_up_before_the_end_are_counted_the_same(
     recipe.write_text(recipe_text(filters="[response_chars > 52]"))
     with ScriptedTgi().serving() as server:
         build(recipe, server, tmp_path / "whole")
-    monkeypatch.setattr(selection, "FOLD_SLOTS", 3)
+    monkeypatch.setattr(ledger, "FOLD_SLOTS", 3)
 
     build(recipe, server, tmp_path / "folded")
 

@@ -10,9 +10,10 @@ import pyarrow.parquet as pq
 import pytest
 
 from prequery import Magpie, cli, columns, judge_check
-from prequery.columns.base import Prompt
+from prequery.columns.base import Batch, Prompt, Values
 from prequery.columns.input_quality import InputQuality
 from prequery.columns.instruct_reward import InstructReward
+from prequery.columns.length import Length
 from prequery.columns.prompted import QUALITY, PromptColumn
 from prequery.columns.safety import Safety
 from prequery.errors import BuildError, ColumnError, EndpointError, RecipeError
@@ -102,6 +103,21 @@ def test_a_judge_is_not_asked_about_rows_that_are_ruled_out_already(tmp_path: Pa
     assert rejected["filter: instruction_chars > 58"] > 0
     assert rejected["filter: instruct_reward > 10"] > 0
     assert all(len(body["inputs"][0]) > 58 for body in judge.asked)
+
+
+def test_a_judged_row_is_measured_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    measured: list[str | None] = []
+
+    class Counted(Length):
+        def compute(self, batch: Batch) -> Values:
+            measured.extend(batch["instruction"])
+            return super().compute(batch)
+
+    monkeypatch.setitem(columns._BUILT_IN, "length", Counted)
+    with ScriptedTgi(say=wordy).serving() as server, ScriptedTei().serving() as judge:
+        _, lock = build(tmp_path, server, judge, changed=SAMPLED)
+
+    assert len(measured) == len(set(measured)) >= lock["build"]["accepted"]
 
 
 def test_adding_a_judge_pays_for_its_own_answers_alone(tmp_path: Path) -> None:

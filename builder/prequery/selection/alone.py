@@ -1,0 +1,143 @@
+"""Judge one row by what it says itself: its own columns, and what judges say of it."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property, partial
+from typing import Any
+
+from prequery import births, filters, judging, preference
+from prequery.births import Births, Flat
+from prequery.columns.base import JudgeColumn, Question
+from prequery.columns.prompted import PromptColumn
+from prequery.columns.run import measure, read
+from prequery.conversation import Ask, Candidate
+from prequery.endpoint import Request
+from prequery.journal import Key
+from prequery.recipe import Recipe
+from prequery.selection.steps import Steps
+from prequery.voices import Judging
+
+MOST_REMEMBERED = 1_024
+"""Rows that were measured to ask their judges, and wait for the answers."""
+
+
+@dataclass(frozen=True)
+class Alone:
+    """Measures attempts one by one.
+
+    Args:
+        recipe: Whose columns and filters decide.
+        births: Makes rows of attempts.
+        judges: The models that judge, by name.
+        steps: Of the recipe.
+    """
+
+    recipe: Recipe
+    births: Births
+    judges: Mapping[str, Judging]
+    steps: Steps
+    _remembered: dict[int, list[Flat]] = field(default_factory=dict)
+
+    def wants(self, attempt: Candidate) -> list[Ask]:
+        """Return what judges must say of an attempt before `look` can tell.
+
+        Nobody is asked about a row that its own columns rule out already.
+        """
+        if attempt.reason is not None or not self.steps.judged:
+            return []
+        flats = self._measured(attempt)
+        # `look` comes soon; an attempt that is let go and read again later is measured again.
+        self._remembered[attempt.slot] = flats
+        if len(self._remembered) > MOST_REMEMBERED:
+            del self._remembered[next(iter(self._remembered))]
+        if not self.recipe.preference and rejected(self.steps.cheap, flats[0]):
+            return []
+        return [
+            Ask(Key(attempt.slot, "verdict", 0, choice), self._request(column, question), name)
+            for name, column in self.steps.judged.items()
+            for choice, flat in enumerate(flats)
+            if (question := column.ask({field: flat[field] for field in column.reads}))
+        ]
+
+    def look(self, attempt: Candidate) -> tuple[str | None, Flat]:
+        """Measure a row by itself and apply the filters that need no others.
+
+        Returns:
+            Why it is rejected, null where nothing speaks against it; and the row with its
+            measurements, empty where it was not comparable.
+        """
+        flats = self._remembered.pop(attempt.slot, None) or self._measured(attempt)
+        flats = [flat | self._verdicts(attempt, at) for at, flat in enumerate(flats)]
+        made = self._preferred(attempt, flats) if self.recipe.preference else flats[0]
+        if isinstance(made, str):
+            return made, {}
+        known = [step for step in self.steps.filters if step.reads <= made.keys()]
+        return rejected(known, made), made
+
+    def _measured(self, attempt: Candidate) -> list[Flat]:
+        """Return its rows, one for each choice, with the columns that need no others."""
+        flats = [self.births.row(attempt, choice) for choice in attempt.choices]
+        measured = measure(self.steps.own, _columnar(flats))
+        return [
+            flat | {name: values[at] for name, values in measured.items()}
+            for at, flat in enumerate(flats)
+        ]
+
+    def _request(self, column: JudgeColumn, question: Question) -> Callable[[], Request]:
+        return partial(judging.request, question, self.judges[column.judge].prefix)
+
+    def _verdicts(self, attempt: Candidate, choice: int) -> Flat:
+        """Return what judges say of one response; null where they were not asked."""
+        found: Flat = {}
+        for name, column in self.steps.judged.items():
+            verdict = attempt.verdicts.get((name, choice))
+            said = None if verdict is None or verdict.error is not None else verdict.text
+            judge = self.recipe.judges[column.judge]
+            found |= read(column, f"slot {attempt.slot}", said, births.name(judge))
+        return found
+
+    def _preferred(self, attempt: Candidate, flats: list[Flat]) -> Flat | str:
+        """Return the row of the chosen response, or why there is no pair."""
+        assert self.recipe.preference is not None
+        scores = [self._score(flat[self.recipe.preference.score]) for flat in flats]
+        pair = preference.choose(scores, self.recipe.preference.min_margin)
+        if isinstance(pair, str):
+            return pair
+        chosen, rejected = flats[pair.chosen], flats[pair.rejected]
+        told = [None if score is None else float(score) for score in scores]
+        return chosen | {
+            "prompt": chosen["messages"][:-1],
+            "chosen": chosen["messages"][-1:],
+            "rejected": rejected["messages"][-1:],
+            "chosen_score": told[pair.chosen],
+            "rejected_score": told[pair.rejected],
+            "score_margin": float(pair.margin),
+            "scores": told,
+            "rejected_seed": rejected["response_seed"],
+        }
+
+    def _score(self, value: Any) -> float | None:
+        """Return a number as it is, and a grade as its place in its order."""
+        return self._grades.index(value) if isinstance(value, str) else value
+
+    @cached_property
+    def _grades(self) -> tuple[str, ...]:
+        """The labels of the field that scores, lowest first; none where it is a number."""
+        score = self.recipe.preference.score if self.recipe.preference else ""
+        prompted = (c for c in self.steps.judged.values() if isinstance(c, PromptColumn))
+        return next((column.labels[score] for column in prompted if score in column.ordered), ())
+
+
+def rejected(steps: Sequence[filters.Filter], flat: Flat) -> str | None:
+    """Return the filter that rejects a row, as a reason; null where none does."""
+    text = filters.apply(steps, _columnar([flat]))[0]
+    return None if text is None else filter_reason(text)
+
+
+def filter_reason(text: str) -> str:
+    """Return a filter as a reason, told apart from those of the gates."""
+    return f"filter: {text}"
+
+
+def _columnar(flats: Sequence[Flat]) -> dict[str, list[Any]]:
+    return {name: [flat[name] for flat in flats] for name in flats[0]}

@@ -1,0 +1,55 @@
+"""The columns and filters of a recipe, in the order in which they are gone through."""
+
+from dataclasses import dataclass
+from functools import cached_property
+
+from prequery import filters, judging
+from prequery.columns.base import Column, CorpusColumn, JudgeColumn
+from prequery.recipe import Recipe
+
+
+@dataclass(frozen=True)
+class Steps:
+    """What is measured and decided, what is cheap to know first.
+
+    Args:
+        recipe: Whose columns and filters.
+    """
+
+    recipe: Recipe
+
+    @cached_property
+    def own(self) -> list[Column]:
+        """Columns that need nothing but their row."""
+        return [c for c in self.recipe.columns if not isinstance(c, CorpusColumn | JudgeColumn)]
+
+    @cached_property
+    def judged(self) -> dict[str, JudgeColumn]:
+        """Columns that ask a judge, by name."""
+        return {column.name: column for column in judging.judge_columns(self.recipe)}
+
+    @cached_property
+    def corpus(self) -> list[CorpusColumn]:
+        """Columns that see every row."""
+        return [c for c in self.recipe.columns if isinstance(c, CorpusColumn)]
+
+    @cached_property
+    def alone(self) -> dict[str, str]:
+        """Field name to dtype, of all columns but those that see every row."""
+        alone = [c for c in self.recipe.columns if not isinstance(c, CorpusColumn)]
+        return {name: dtype for c in alone for name, dtype in c.features.items()}
+
+    @cached_property
+    def cheap(self) -> list[filters.Filter]:
+        """The filters that a row's own columns decide."""
+        judged = {name for column in self.judged.values() for name in column.features}
+        corpus = {name for column in self.corpus for name in column.features}
+        return [step for step in self.recipe.filters if step.reads.isdisjoint(judged | corpus)]
+
+    @cached_property
+    def filters(self) -> list[filters.Filter]:
+        """All filters, what is cheap to know first: the first that rejects is the reason."""
+        corpus = {name for column in self.corpus for name in column.features}
+        late = [step for step in self.recipe.filters if not step.reads.isdisjoint(corpus)]
+        judged = [s for s in self.recipe.filters if s not in self.cheap and s not in late]
+        return [*self.cheap, *judged, *late]
