@@ -2,10 +2,13 @@
 
 import socket
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
+from huggingface_hub import close_session, constants
 
+from hub import Hub
 from prequery.local import process
 
 
@@ -28,3 +31,28 @@ def local_url() -> Iterator[str]:
     """Address of the embedded endpoint: one real server with the real model for all tests."""
     with process.start(say=lambda line: None) as url:
         yield url
+
+
+@pytest.fixture
+def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
+    """A Hub of its own for a test; the clients' endpoint, token and caches are set to it.
+
+    `HF_ENDPOINT` and the like are read once, when huggingface_hub is imported. So they are set in
+    the environment, for processes that a test starts, and again where they were read. Clients of
+    this process must be made after this fixture, and `load_dataset` runs in another process.
+    Large files go over LFS; the fixture `xet` changes that.
+    """
+    with Hub().serving() as hub:
+        home = tmp_path / "hf"
+        for name, value in hub.environment(home).items():
+            monkeypatch.setenv(name, value)
+        template = constants.HUGGINGFACE_CO_URL_TEMPLATE.replace(constants.ENDPOINT, hub.url)
+        monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)
+        monkeypatch.setattr(constants, "ENDPOINT", hub.url)
+        monkeypatch.setattr(constants, "HF_HUB_CACHE", str(home / "hub"))
+        monkeypatch.setattr(constants, "HF_TOKEN_PATH", str(home / "token"))
+        monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", True)
+        monkeypatch.setattr(constants, "HF_HUB_DISABLE_PROGRESS_BARS", True)
+        yield hub
+        close_session()
+        assert hub.mistakes == []

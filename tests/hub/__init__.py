@@ -1,0 +1,45 @@
+"""A Hub for tests: real HTTP on the loopback, for the real clients, unchanged.
+
+`repos` and `git` are what it keeps, `state` what it knows, `repository`, `revisions`, `downloads`,
+`lfs` its calls, `faults` what goes wrong, `server` the server. A test takes the fixture `hub`.
+
+How each behaviour was established. *Client*: huggingface_hub 2.4 sends, reads or documents it so,
+and could not work otherwise. *Reported*: an answer of the real Hub, quoted in a public issue.
+*Chosen*: not known of the real Hub; what is here is the stricter or the plainer possibility.
+
+- Paths, bodies and members of every call; a repo's first commit with `.gitattributes` (client).
+- 409 for a repo that exists, with its `url` in the body (client); the words (reported).
+- 401 for a stranger, 404 for others, where a repo is missing or private (client); 401 "Invalid
+  credentials in Authorization header" for an unknown or expired token (client; reported in
+  huggingface_hub 3368).
+- 403 "pass `create_pr=1`" without the right to write, also at the preupload and the LFS batch,
+  where a body without `ref` asks for no right to the branch (reported in huggingface_hub 1182,
+  hf-hub 199); 403 "don't have the rights to create a dataset" (reported in
+  community-events 25). That a read token hears the same is chosen.
+- Which files are large: the patterns are those of public datasets' `.gitattributes`; 10 MiB and NUL
+  in the sample, are chosen. `oid` of the preupload is SHA-256 for a large file (client).
+- 412 "A commit has happened since" (reported in dataset-viewer 2159); a prefix of 7 digits names
+  a parent, and a pull request starts at its `parentCommit` (client's documentation).
+- 404 "A file with this name doesn't exist" for a deletion (client). Deletions before additions,
+  whatever their order in the body, is chosen.
+- A commit without a change is made all the same (reported in huggingface_hub 1411: only the client
+  leaves it out).
+- 400 "LFS pointer pointed to a file that does not exist" (reported in huggingface_hub 3829); that
+  large files belong to one repo (the client's copy between repos asks for it).
+- 400 for a card's metadata, at the check and in the commit (reported in huggingface_hub 1927); the
+  licences (reported in 4218). Language, sizes and configs are checked more loosely than there.
+- 409 for a tag or branch that exists, 404 for one that does not (client); their words, and 400 for
+  a commit to a tag, are chosen.
+- 1,000 entries of the tree a page, 50 expanded, `Link` with `rel="next"`; 413 above 1,000 paths
+  (client). 50 commits a page is chosen.
+- A large file redirects to another origin, where the token is not sent (client).
+- `RateLimit` and `RateLimit-Policy` on every answer (client).
+"""
+
+from hub.faults import Call, Fault
+from hub.refusals import RefusalError
+from hub.repos import Commit, File, Repo
+from hub.server import Hub
+from hub.state import Account
+
+__all__ = ["Account", "Call", "Commit", "Fault", "File", "Hub", "RefusalError", "Repo"]

@@ -1,0 +1,344 @@
+"""The Hub of the tests answers the real huggingface_hub as the real Hub does."""
+
+import hashlib
+import time
+from pathlib import Path
+
+import pytest
+from huggingface_hub import (
+    CommitOperationAdd,
+    CommitOperationCopy,
+    CommitOperationDelete,
+    get_session,
+    hf_hub_download,
+    snapshot_download,
+)
+from huggingface_hub.errors import (
+    BadRequestError,
+    HfHubHTTPError,
+    RemoteEntryNotFoundError,
+    RepositoryNotFoundError,
+    RevisionNotFoundError,
+)
+
+from hub import Fault, Hub
+
+Operation = CommitOperationAdd | CommitOperationCopy | CommitOperationDelete
+
+REPO = "acme/data"
+PARQUET = b"PAR1" + bytes(range(256)) * 40 + b"PAR1"
+
+
+def add(path: str, content: bytes = b"text\n") -> CommitOperationAdd:
+    return CommitOperationAdd(path, content)
+
+
+@pytest.fixture
+def repo(hub: Hub) -> Hub:
+    hub.api().create_repo(REPO, repo_type="dataset")
+    return hub
+
+
+def commit(hub: Hub, *operations: Operation, parent_commit: str | None = None) -> str:
+    made = hub.api().create_commit(
+        REPO,
+        operations,
+        repo_type="dataset",
+        commit_message="a change",
+        parent_commit=parent_commit,
+    )
+    return made.oid
+
+
+def status(error: pytest.ExceptionInfo[HfHubHTTPError]) -> int:
+    return error.value.response.status_code
+
+
+def test_a_new_repo_holds_one_commit_with_the_attributes_file(hub: Hub) -> None:
+    url = hub.api().create_repo(REPO, repo_type="dataset", private=True)
+
+    assert url == f"{hub.url}/datasets/{REPO}"
+    assert hub.dataset(REPO).private
+    assert list(hub.files(REPO)) == [".gitattributes"]
+    assert [made.title for made in hub.api().list_repo_commits(REPO, repo_type="dataset")] == [
+        "initial commit"
+    ]
+
+
+def test_a_repo_that_exists_is_a_conflict_unless_that_is_fine(repo: Hub) -> None:
+    with pytest.raises(HfHubHTTPError, match="You already created this dataset repo") as error:
+        repo.api().create_repo(REPO, repo_type="dataset")
+
+    assert status(error) == 409
+    assert repo.api().create_repo(REPO, repo_type="dataset", exist_ok=True).repo_id == REPO
+    repo.api().create_repo(REPO, repo_type="model")
+    assert ("models", REPO) in repo.repos
+
+
+def test_a_commit_brings_small_files_and_large_ones_at_once(repo: Hub) -> None:
+    made = commit(repo, add("README.md", b"---\nlicense: mit\n---\n"), add("a/0.parquet", PARQUET))
+
+    assert repo.files(REPO)["a/0.parquet"] == PARQUET
+    info = repo.api().dataset_info(REPO, files_metadata=True)
+    assert info.sha == made
+    assert info.card_data is not None
+    assert info.card_data.license == "mit"
+    assert info.siblings is not None
+    large = {sibling.rfilename: sibling for sibling in info.siblings}["a/0.parquet"]
+    assert large.lfs is not None
+    assert large.lfs.sha256 == hashlib.sha256(PARQUET).hexdigest()
+    assert [call.name for call in repo.calls[1:]] == [
+        "card-check",
+        "preupload",
+        "lfs-batch",
+        "lfs-upload",
+        "lfs-verify",
+        "commit",
+        "info",
+    ]
+    assert repo.received("lfs-upload") == len(PARQUET)
+
+
+def test_a_large_file_is_sent_once(repo: Hub) -> None:
+    operation = add("a/0.parquet", PARQUET)
+    repo.api().preupload_lfs_files(REPO, [operation], repo_type="dataset")
+    commit(repo, add("b/1.parquet", PARQUET))
+
+    assert repo.received("lfs-upload") == len(PARQUET)
+
+
+def test_a_large_file_goes_in_parts(repo: Hub) -> None:
+    repo.part_bytes = 3000
+
+    commit(repo, add("a/0.parquet", PARQUET))
+
+    assert repo.files(REPO)["a/0.parquet"] == PARQUET
+    assert [call.received for call in repo.calls if call.name == "lfs-part"] == [
+        3000,
+        3000,
+        3000,
+        1248,
+    ]
+
+
+def test_a_commit_on_another_parent_is_refused(repo: Hub) -> None:
+    first = commit(repo, add("a.txt"))
+    commit(repo, add("b.txt"), parent_commit=first)
+
+    with pytest.raises(HfHubHTTPError, match="A commit has happened since") as error:
+        commit(repo, add("c.txt"), parent_commit=first)
+
+    assert status(error) == 412
+    assert sorted(repo.files(REPO)) == [".gitattributes", "a.txt", "b.txt"]
+
+
+def test_deletions_and_copies_are_part_of_a_commit(repo: Hub) -> None:
+    commit(repo, add("a/0.parquet", PARQUET), add("a/1.txt"), add("b.txt"))
+
+    commit(
+        repo,
+        CommitOperationCopy("a/0.parquet", "c/0.parquet"),
+        CommitOperationDelete("b.txt"),
+        CommitOperationDelete("a/"),
+    )
+
+    assert sorted(repo.files(REPO)) == [".gitattributes", "c/0.parquet"]
+    with pytest.raises(RemoteEntryNotFoundError, match="A file with this name doesn't exist"):
+        commit(repo, CommitOperationDelete("b.txt"))
+
+
+def test_an_unchanged_file_makes_no_commit(repo: Hub) -> None:
+    made = commit(repo, add("a.txt"), add("0.parquet", PARQUET))
+
+    assert commit(repo, add("a.txt"), add("0.parquet", PARQUET)) == made
+    assert [call.name for call in repo.calls].count("commit") == 1
+
+
+def test_a_file_that_was_never_uploaded_cannot_be_committed(repo: Hub) -> None:
+    operation = add("0.parquet", PARQUET)
+    repo.api().preupload_lfs_files(REPO, [operation], repo_type="dataset", free_memory=False)
+    repo.dataset(REPO).large.clear()
+
+    with pytest.raises(BadRequestError, match="LFS pointer pointed to a file that does not exist"):
+        commit(repo, operation)
+
+
+def test_a_tag_stays_where_it_is(repo: Hub) -> None:
+    first = commit(repo, add("a.txt"))
+    repo.api().create_tag(REPO, tag="a-v1.0.0", repo_type="dataset")
+    commit(repo, add("b.txt"))
+
+    with pytest.raises(HfHubHTTPError, match="Tag reference exists already") as error:
+        repo.api().create_tag(REPO, tag="a-v1.0.0", repo_type="dataset")
+
+    assert status(error) == 409
+    refs = repo.api().list_repo_refs(REPO, repo_type="dataset")
+    assert [(tag.name, tag.target_commit) for tag in refs.tags] == [("a-v1.0.0", first)]
+    assert sorted(repo.files(REPO, "a-v1.0.0")) == [".gitattributes", "a.txt"]
+    repo.api().delete_tag(REPO, tag="a-v1.0.0", repo_type="dataset")
+    with pytest.raises(RevisionNotFoundError):
+        repo.api().dataset_info(REPO, revision="a-v1.0.0")
+
+
+def test_the_tree_comes_in_pages(repo: Hub) -> None:
+    commit(repo, *[add(f"a/{number}.txt") for number in range(7)], add("b.txt"))
+    repo.page_size = 3
+
+    paths = [
+        entry.path for entry in repo.api().list_repo_tree(REPO, recursive=True, repo_type="dataset")
+    ]
+
+    assert paths == [".gitattributes", "a", *[f"a/{n}.txt" for n in range(7)], "b.txt"]
+    folder = repo.api().list_repo_tree(REPO, "a", repo_type="dataset", expand=True)
+    assert {entry.last_commit.title for entry in folder if entry.last_commit} == {"a change"}
+    with pytest.raises(RemoteEntryNotFoundError):
+        list(repo.api().list_repo_tree(REPO, "c", repo_type="dataset"))
+
+
+def test_paths_are_described_and_missing_ones_left_out(repo: Hub) -> None:
+    commit(repo, add("a/0.parquet", PARQUET), add("b.txt"))
+
+    found = repo.api().get_paths_info(
+        REPO, ["a/0.parquet", "a", "c"], repo_type="dataset", expand=True
+    )
+
+    assert [type(entry).__name__ for entry in found] == ["RepoFile", "RepoFolder"]
+
+
+def test_a_download_has_the_commit_and_names_the_content(repo: Hub, tmp_path: Path) -> None:
+    made = commit(repo, add("0.parquet", PARQUET), add("a.txt"))
+
+    path = hf_hub_download(REPO, "0.parquet", repo_type="dataset", endpoint=repo.url)
+
+    assert Path(path).read_bytes() == PARQUET
+    assert Path(path).parent.name == made
+    assert Path(path).resolve().name == hashlib.sha256(PARQUET).hexdigest()
+    folder = Path(snapshot_download(REPO, repo_type="dataset", endpoint=repo.url, revision="main"))
+    assert sorted(file.name for file in folder.iterdir()) == [
+        ".gitattributes",
+        "0.parquet",
+        "a.txt",
+    ]
+    with pytest.raises(RemoteEntryNotFoundError):
+        hf_hub_download(REPO, "b.txt", repo_type="dataset", endpoint=repo.url)
+
+
+def test_storage_is_another_host_that_sees_no_token(repo: Hub) -> None:
+    commit(repo, add("0.parquet", PARQUET))
+
+    hf_hub_download(REPO, "0.parquet", repo_type="dataset", endpoint=repo.url)
+
+    stored = [call for call in repo.calls if call.name in ("lfs-upload", "download")]
+    assert [call.token for call in stored] == [None, None]
+
+
+def test_a_range_of_a_file_can_be_asked_for(repo: Hub) -> None:
+    commit(repo, add("a.txt", b"0123456789"))
+    url = f"{repo.url}/datasets/{REPO}/resolve/main/a.txt"
+
+    part = get_session().get(url, headers={"Range": "bytes=2-4"})
+    past = get_session().get(url, headers={"Range": "bytes=99-"})
+
+    assert (part.status_code, part.content) == (206, b"234")
+    assert part.headers["Content-Range"] == "bytes 2-4/10"
+    assert past.status_code == 416
+
+
+def test_tokens_have_roles(repo: Hub) -> None:
+    assert repo.api().whoami()["name"] == "ada"
+    assert repo.api("hf_reader").whoami()["auth"]["accessToken"]["role"] == "read"
+
+    with pytest.raises(HfHubHTTPError, match="don't have the rights to create a dataset") as error:
+        repo.api("hf_reader").create_repo("acme/other", repo_type="dataset")
+    assert status(error) == 403
+    with pytest.raises(HfHubHTTPError, match="create_pr=1") as error:
+        repo.api("hf_stranger").create_commit(
+            REPO, [add("a.txt")], repo_type="dataset", commit_message="no"
+        )
+    assert status(error) == 403
+    with pytest.raises(HfHubHTTPError, match="Invalid credentials") as error:
+        repo.api("hf_expired").dataset_info(REPO)
+    assert status(error) == 401
+
+
+def test_a_private_repo_is_not_there_for_strangers(hub: Hub) -> None:
+    hub.api().create_repo(REPO, repo_type="dataset", private=True)
+
+    for token in ("hf_stranger", False):
+        with pytest.raises(RepositoryNotFoundError):
+            hub.api().dataset_info(REPO, token=token)
+    assert hub.api("hf_colleague").dataset_info(REPO).private
+
+
+def test_a_card_with_broken_metadata_is_refused_before_anything_is_sent(repo: Hub) -> None:
+    with pytest.raises(ValueError, match='"license" must be one of'):
+        commit(repo, add("README.md", b"---\nlicense: mine\n---\n"), add("0.parquet", PARQUET))
+    with pytest.raises(ValueError, match="YAML Metadata Error"):
+        commit(repo, add("README.md", b"---\nlicense: [\n---\n"))
+
+    assert [call.name for call in repo.calls] == ["create-repo", "card-check", "card-check"]
+
+
+@pytest.mark.parametrize("when", ["before", "after"])
+@pytest.mark.parametrize("kind", [{"status": 500}, {"lost": True}, {"hang_s": 0.01}])
+def test_a_commit_that_fails_has_happened_or_not_as_the_fault_says(
+    repo: Hub, when: str, kind: dict[str, object]
+) -> None:
+    repo.fail(Fault("commit", when=when, **kind))  # type: ignore[arg-type]
+
+    with pytest.raises(Exception, match=r"500|disconnected|reset|closed"):
+        commit(repo, add("a.txt"))
+
+    assert ("a.txt" in repo.files(REPO)) == (when == "after")
+    commit(repo, add("b.txt"))
+    assert "b.txt" in repo.files(REPO)
+
+
+def test_a_fault_meets_the_nth_call_by_name_or_pattern(repo: Hub) -> None:
+    fault = repo.fail(Fault("POST /api/datasets/*/tag/*", nth=1, times=2, status=409))
+
+    said = []
+    for tag in "abcd":
+        try:
+            repo.api().create_tag(REPO, tag=tag, repo_type="dataset")
+            said.append("made")
+        except HfHubHTTPError as error:
+            said.append(str(error.response.status_code))
+
+    assert said == ["made", "409", "409", "made"]
+    assert [call.number for call in repo.calls if call.fault is fault] == [2, 3]
+
+
+def test_a_client_waits_as_long_as_a_refusal_says(repo: Hub) -> None:
+    repo.fail(Fault("preupload", status=429, retry_after_s=0))
+
+    started = time.monotonic()
+    commit(repo, add("a.txt"))
+
+    assert time.monotonic() - started >= 1
+    assert [call.status for call in repo.calls if call.name == "preupload"] == [429, 200]
+
+
+def test_a_token_may_expire_in_the_middle(repo: Hub) -> None:
+    repo.fail(Fault("preupload", when="after", expires=True))
+
+    with pytest.raises(HfHubHTTPError, match="Invalid credentials") as error:
+        commit(repo, add("a.txt"))
+
+    assert status(error) == 401
+    assert "a.txt" not in repo.files(REPO)
+
+
+def test_somebody_else_may_commit_in_between(repo: Hub) -> None:
+    head = commit(repo, add("a.txt"))
+    other = repo.dataset(REPO)
+
+    def elsewhere() -> None:
+        files = {**other.at("main").files, "theirs.txt": other.small(b"theirs\n")}
+        other.write("refs/heads/main", head, files, "theirs", "", "bob")
+
+    repo.fail(Fault("commit", runs=elsewhere))
+
+    with pytest.raises(HfHubHTTPError, match="A commit has happened since"):
+        commit(repo, add("b.txt"), parent_commit=head)
+    assert sorted(repo.files(REPO)) == [".gitattributes", "a.txt", "theirs.txt"]
