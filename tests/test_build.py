@@ -87,6 +87,7 @@ def test_the_output_folder_is_a_release(recipe: Path, tmp_path: Path) -> None:
 
     assert list(digests(out)) == [
         "README.md",
+        "plots/scripted/lengths.svg",
         "scripted.lock.json",
         "scripted.yaml",
         "scripted/train-00000-of-00001.parquet",

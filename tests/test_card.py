@@ -292,17 +292,23 @@ def distribution(found: list[float]) -> list[str]:
 
 
 def test_each_column_is_named_with_its_version_and_what_decided_its_values() -> None:
-    shown = cells(demo_card(), "Quality columns")
+    text = demo_card()
+    shown = text.split("## What the rows measure")[1].split("## Limitations")[0]
 
-    assert list(shown) == ["column", *(column.name for column in DEMO.columns)]
-    assert shown["length"] == [
-        "1",
-        "Length of instruction and response in characters and in whitespace-separated words.",
-        "",
+    headings = re.findall(r"^### (.*)$", shown, re.M)
+    assert headings == [
+        "Every row's own fields",
+        *(f"Column `{column.name}`" for column in DEMO.columns),
     ]
+    assert (
+        "### Column `length`\n\nLength of instruction and response in characters and in "
+        "whitespace-separated words. Version 1.\n" in shown
+    )
     for column in DEMO.columns:
-        pins = ", ".join(f"{name} {pin}" for name, pin in sorted(column.pins().items()))
-        assert shown[column.name][2] == pins
+        part = shown.split(f"### Column `{column.name}`")[1].split("###")[0]
+        for name, pin in column.pins().items():
+            assert f"`{name}` `{pin}`" in part
+        assert all(f"| `{name}` |" in part for name in column.features)
 
 
 def test_the_funnel_adds_up_and_names_filters_that_took_nothing() -> None:
@@ -353,7 +359,7 @@ def test_a_recipe_without_columns_gets_a_card_that_says_what_was_not_measured() 
 
     assert "- Near repeats were not measured." in text
     assert "- The language was not measured." in text
-    assert "## Quality columns" not in text
+    assert "### Column" not in text
     assert "language" not in front_matter(text)
 
 
@@ -431,13 +437,13 @@ def test_a_recipe_with_a_repository_shows_its_tag_and_warns_of_offline_use() -> 
     assert "revision=" not in demo_card()
 
 
-def test_a_recipe_without_a_licence_gets_none() -> None:
+def test_a_recipe_without_a_licence_gets_its_models() -> None:
     unlicensed = recipe.read(RECIPE.replace("license: apache-2.0", "license: null"), "demo.yaml")
 
     text = demo_card(built=unlicensed)
 
-    assert "license" not in front_matter(text)
-    assert "Licence: unknown, the recipe names none." in text
+    assert front_matter(text)["license"] == "apache-2.0", "the generator's own"
+    assert "The recipe names no licence." in text
 
 
 def test_equal_arguments_give_equal_bytes_however_the_rows_are_cut() -> None:
@@ -521,9 +527,16 @@ def test_no_text_breaks_out_of_the_card(text: str) -> None:
     attacked = hostile(text, count=3)
 
     assert structure(attacked) == structure(benign)
-    assert not {"html_block", "html_inline", "image"} & structure(attacked).keys()
+    assert not {"html_block", "html_inline"} & structure(attacked).keys()
     links = [token.attrs["href"] for token in tokens(attacked) if token.type == "link_open"]
-    assert links == ["https://arxiv.org/abs/2406.08464"]
+    assert links == [
+        "https://arxiv.org/abs/2406.08464",
+        "https://www.apache.org/licenses/LICENSE-2.0",
+    ]
+    pictures = [token.attrs["src"] for token in tokens(attacked) if token.type == "image"]
+    assert pictures == [
+        f"plots/smollm2-demo/{name}.svg" for name in ("lengths", "distance", "languages")
+    ]
     assert front_matter(attacked).keys() == front_matter(benign).keys() - {"language"}
     assert front_matter(attacked)["license"] == "apache-2.0"
     assert hub_reads(attacked) == front_matter(attacked)

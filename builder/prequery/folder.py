@@ -3,7 +3,9 @@
     README.md                          the card
     <config>.yaml                      the recipe, letter by letter
     <config>.lock.json                 the lock, written last: its presence means complete
+    <config>.card.jinja                the card's template, where it is a user's own
     <config>/train-00000-of-00001.parquet
+    plots/<config>/lengths.svg         and others
 
 Any fsspec URL is such a folder too.
 """
@@ -13,6 +15,7 @@ import json
 import posixpath
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
@@ -20,7 +23,8 @@ import pyarrow.parquet as pq
 from fsspec import AbstractFileSystem
 
 from prequery import card, lock, shards
-from prequery.errors import ShardError
+from prequery.card import Card, page, sections
+from prequery.errors import CardError, ShardError
 from prequery.lock import Lock
 from prequery.recipe import Recipe
 from prequery.selection import Selection
@@ -58,8 +62,12 @@ class Folder:
         """Say whether this build is here already, whole and unchanged.
 
         Raises:
+            CardError: The README here, or the recipe's card template, is broken.
             ShardError: The folder holds another build, or files that are not ours.
         """
+        # Known before a row is paid for, not behind the last one.
+        page.check_template(self.given_template(), self.recipe.release.template or "")
+        sections.check(self.readme() or "")
         if not self.fs.exists(self.lock):
             self._refuse_foreign()
             return False
@@ -98,26 +106,96 @@ class Folder:
 
         `datasets` would take over the files of a stale `.incomplete` folder.
         """
-        for path in (self.lock, self.shards, self.shards + ".incomplete"):
+        plots = self.path(page.plot_folder(self.recipe))
+        for path in (self.lock, self.shards, self.shards + ".incomplete", plots):
             if self.fs.exists(path):
                 self.fs.rm(path, recursive=True)
 
     def finish(self, pinned: Lock, selection: Selection) -> Lock:
-        """Write card, recipe and, last, the lock.
+        """Write card, plots, recipe and, last, the lock.
 
         Raises:
+            CardError: The README in the folder is broken; rows and README stay as they are.
             ShardError: The folder cannot be written.
         """
         complete = lock.complete(pinned, selection, self.files())
-        facts = card.measure(self.tables())
-        self.write("README.md", card.render(self.recipe, complete, facts))
+        self.keep_template(self.given_template())
+        self.write_card(complete)
         self.write(f"{self.recipe.name}.yaml", self.recipe.text)
         self.write(f"{self.recipe.name}.lock.json", lock.dump(complete))
         return complete
 
+    def card(self, complete: Lock) -> Card:
+        """Make the card of the shards that are here, which a lock describes.
+
+        Raises:
+            CardError: The template cannot be rendered.
+            ShardError: Recipe, lock and shards are not of one build.
+        """
+        return card.make(self.recipe, complete, card.measure(self.tables()), self.template())
+
+    def write_card(self, complete: Lock) -> None:
+        """Write the card into its section of README.md, and its plots.
+
+        Raises:
+            CardError: The README in the folder is broken; it stays as it is.
+            ShardError: Recipe, lock and shards are not of one build.
+        """
+        made = self.card(complete)
+        readme = sections.merged(self.readme(), made.readme, self.recipe.name)
+        for name, text in made.files.items():
+            self.write(name, text)
+        self.write("README.md", readme)
+
+    @property
+    def _template(self) -> str:
+        return self.path(f"{self.recipe.name}.card.jinja")
+
+    def given_template(self) -> str | None:
+        """Return the card template that the recipe names; null: none.
+
+        Raises:
+            CardError: It cannot be read.
+        """
+        name = self.recipe.release.template
+        return None if name is None else read_template(Path(self.recipe.source).parent / name)
+
+    def template(self) -> str | None:
+        """Return the user's card template that is kept in the folder; null: there is none."""
+        if not self.fs.exists(self._template):
+            return None
+        content: bytes = self.fs.cat_file(self._template)
+        return content.decode(errors="replace")
+
+    def keep_template(self, template: str | None) -> None:
+        """Keep the template beside the card, so that anybody can make or check the card again."""
+        if template is not None:
+            self.write(posixpath.basename(self._template), template)
+        elif self.fs.exists(self._template):
+            self.fs.rm(self._template)
+
+    def readme(self) -> str | None:
+        """Return README.md; null where there is none.
+
+        Raises:
+            CardError: It is not UTF-8.
+        """
+        path = self.path("README.md")
+        if not self.fs.exists(path):
+            return None
+        # Line ends stay what they are: what others wrote is kept byte for byte.
+        content: bytes = self.fs.cat_file(path)
+        try:
+            return content.decode()
+        except UnicodeDecodeError as error:
+            what = f"the README is not UTF-8: byte {error.start} is {content[error.start]:#04x}"
+            raise CardError(what, path, "save it as UTF-8") from None
+
     def write(self, name: str, text: str) -> None:
         """Write a file whole or not at all, as far as the file system can."""
-        draft = self.path(f".{name}.draft")
+        place, base = posixpath.split(self.path(name))
+        draft = posixpath.join(place, f".{base}.draft")
+        self.fs.makedirs(place, exist_ok=True)
         with self.fs.open(draft, "wb") as file:
             file.write(text.encode())
         self.fs.mv(draft, self.path(name))
@@ -164,6 +242,22 @@ class Folder:
             ) from None
         assert isinstance(held, dict)
         return held
+
+
+def read_template(path: Path) -> str:
+    """Read a user's card template.
+
+    Raises:
+        CardError: It cannot be read, is not UTF-8, or is no Jinja.
+    """
+    try:
+        template = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        why = error.strerror if isinstance(error, OSError) else "it is not UTF-8"
+        what = f"the card's template cannot be read: {why}"
+        raise CardError(what, str(path), "correct the path or the file") from None
+    page.check_template(template, str(path))
+    return template
 
 
 def _is_ours(name: str) -> bool:

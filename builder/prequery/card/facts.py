@@ -1,7 +1,8 @@
 """What the rows of a release say of themselves, measured in one pass over its Parquet files."""
 
+import math
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
 from hashlib import blake2b, sha256
@@ -22,6 +23,17 @@ MOST_VALUES = 1_000
 # Every value of these is meant to differ, so their distribution says nothing.
 _UNMEASURED = frozenset(("id", "instruction", "response", "instruction_seed", "response_seed"))
 
+HISTOGRAMS: Mapping[str, bool] = {
+    "instruction_tokens": True,
+    "response_tokens": True,
+    "min_neighbor_distance": False,
+}
+"""Fields with a histogram, and whether its bins grow with the value."""
+BINS = 32
+"""At most so many bins of equal width."""
+CROSSED = ("difficulty", "input_quality")
+"""Two fields whose values are counted together."""
+
 Kind = Literal["number", "values", "unmeasured"]
 
 
@@ -40,6 +52,21 @@ class Numbers:
 
 
 @dataclass(frozen=True)
+class Histogram:
+    """How often values fall into bins, nulls left out.
+
+    Args:
+        edges: One more than counts, growing. A bin holds its lower edge, the last one both.
+        counts: Values in each bin.
+        grows: Each bin is wider than the one before, so a picture has a logarithmic axis.
+    """
+
+    edges: tuple[float, ...]
+    counts: tuple[int, ...]
+    grows: bool
+
+
+@dataclass(frozen=True)
 class Field:
     """One field over all rows.
 
@@ -50,6 +77,7 @@ class Field:
         numbers: Null for other kinds, and where every row is null.
         values: Value and its rows, most frequent first; `true` and `false` for yes/no. Null for
             other kinds, and for more than `MOST_VALUES` different values.
+        histogram: Of the fields in `HISTOGRAMS`; null where every row is null.
     """
 
     name: str
@@ -57,6 +85,7 @@ class Field:
     nulls: int
     numbers: Numbers | None = None
     values: tuple[tuple[str, int], ...] | None = None
+    histogram: Histogram | None = None
 
 
 @dataclass(frozen=True)
@@ -82,6 +111,8 @@ class Facts:
         sample: The `SAMPLE_ROWS` rows with the smallest SHA-256 of their id, in the files' order.
             An id begins with the recipe's fingerprint, so the draw is seeded by it: anybody can
             repeat it, and nobody can choose.
+        crossed: Values of the two fields in `CROSSED` to their rows; null where one is missing,
+            or has more than `MOST_VALUES` pairs with the other.
     """
 
     rows: int
@@ -91,11 +122,16 @@ class Facts:
     repeated_responses: int
     near_duplicates: int | None
     sample: tuple[SampleRow, ...]
+    crossed: Mapping[tuple[str, str], int] | None = None
+
+    def field(self, name: str) -> Field | None:
+        """Return a field by its name; null where there is none."""
+        return next((field for field in self.fields if field.name == name), None)
 
     def tally(self, field: str) -> dict[str, int] | None:
         """Return rows by value, most frequent first; null where the field is not counted so."""
-        values = next((f.values for f in self.fields if f.name == field), None)
-        return None if values is None else dict(values)
+        found = self.field(field)
+        return None if found is None or found.values is None else dict(found.values)
 
 
 def measure(tables: Iterable[pa.Table]) -> Facts:
@@ -118,11 +154,13 @@ def _measure(tables: Iterable[pa.Table], numbers: Callable[[], "_Numbers"]) -> F
     drawn: list[_Drawn] = []
     row_count = num_bytes = 0
     near_duplicates: int | None = None
+    crossed = _CrossMeter()
     for table in tables:
         for name in table.column_names:
             if name not in fields:
                 fields[name] = _FieldMeter(name, numbers())
             fields[name].add(table[name])
+        crossed.add(table)
         instructions.add(table["instruction"])
         responses.add(table["response"])
         if "repeat_count" in table.column_names:
@@ -139,6 +177,7 @@ def _measure(tables: Iterable[pa.Table], numbers: Callable[[], "_Numbers"]) -> F
         repeated_responses=responses.repeated(),
         near_duplicates=near_duplicates,
         sample=tuple(row for _, _, row in sorted(drawn, key=lambda found: found[1])),
+        crossed=crossed.counts,
     )
 
 
@@ -182,12 +221,17 @@ class _FieldMeter:
                 self.values = None
 
     def field(self) -> Field:
-        numbers = _describe(self.numbers.all()) if self.kind == "number" else None
+        numbers = histogram = None
+        if self.kind == "number":
+            found = self.numbers.all()
+            numbers = _describe(found)
+            if self.name in HISTOGRAMS:
+                histogram = _histogram(found, grows=HISTOGRAMS[self.name])
         values = None
         if self.kind == "values" and self.values is not None:
             # Ties in alphabetical order, so that the order of rows does not show.
             values = tuple(sorted(self.values.items(), key=lambda item: (-item[1], item[0])))
-        return Field(self.name, self.kind, self.nulls, numbers, values)
+        return Field(self.name, self.kind, self.nulls, numbers, values, histogram)
 
 
 def _kind(dtype: pa.DataType) -> Kind:
@@ -209,6 +253,54 @@ def _describe(values: NDArray[Any]) -> Numbers | None:
         p90=float(p90),
         maximum=values.max().item(),
     )
+
+
+def _histogram(values: NDArray[Any], *, grows: bool) -> Histogram | None:
+    """Count values in bins whose edges are round numbers, so that a reader can name them."""
+    if not values.size or not np.isfinite(values).all():
+        return None
+    low, high = float(values.min()), float(values.max())
+    if grows:
+        edges = [0.0, 1.0, 2.0]
+        while edges[-1] <= high:
+            # Two bins to a doubling: 1, 2, 3, 4, 6, 8, 12, 16 ...
+            edges += [edges[-1] * 1.5, edges[-1] * 2]
+        while len(edges) > 2 and edges[1] <= low:
+            del edges[0]
+        while len(edges) > 2 and edges[-2] > high:
+            del edges[-1]
+    else:
+        width = _round_up((high - low) / BINS or abs(high) / BINS or 1.0)
+        first = math.floor(low / width)
+        count = max(1, math.floor(high / width) - first + 1)
+        edges = [(first + step) * width for step in range(count + 1)]
+    counts, _ = np.histogram(values, bins=np.array(edges))
+    return Histogram(tuple(edges), tuple(int(count) for count in counts), grows)
+
+
+def _round_up(width: float) -> float:
+    """Return the next of 1, 2, 5 times a power of ten."""
+    power: float = 10.0 ** math.floor(math.log10(width))
+    return next(step * power for step in (1, 2, 5, 10) if step * power >= width * (1 - 1e-9))
+
+
+class _CrossMeter:
+    """Counts the rows of each pair of values in the two fields of `CROSSED`."""
+
+    def __init__(self) -> None:
+        self.counts: Counter[tuple[str, str]] | None = Counter()
+
+    def add(self, table: pa.Table) -> None:
+        if self.counts is None:
+            return
+        if not set(CROSSED) <= set(table.column_names):
+            self.counts = None
+            return
+        one, other = (table[name].to_pylist() for name in CROSSED)
+        pairs = (p for p in zip(one, other, strict=True) if None not in p)
+        self.counts.update(pairs)
+        if len(self.counts) > MOST_VALUES:
+            self.counts = None
 
 
 class _RepeatMeter:

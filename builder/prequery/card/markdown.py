@@ -11,6 +11,7 @@ import json
 import re
 import unicodedata
 from typing import Any
+from urllib.parse import quote, urlsplit
 
 CELL_CHARS = 120
 """`short` cuts a value behind so many characters."""
@@ -82,6 +83,13 @@ def fence(text: str, language: str = "text") -> Markdown:
 def prose(text: str) -> Markdown:
     """Return one line of a docstring as plain words. Not for texts that a model wrote."""
     return Markdown(re.sub(r"([\\`*_\[\]<>|#!&~$])", r"\\\1", one_line(text)))
+
+
+def link(address: str) -> Markdown:
+    """Return an http(s) address as the target of a link; anything else as a place that is none."""
+    parts = urlsplit(address)
+    kept = quote(address, safe="/:?=&.#-_~%+@") if parts.scheme in ("http", "https") else "#"
+    return Markdown(kept)
 
 
 def literal(text: str) -> Markdown:

@@ -2,18 +2,21 @@
 
 import inspect
 import re
-from collections.abc import Mapping
-from dataclasses import asdict
+import traceback
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
 from typing import Any
 
-from jinja2 import Environment, StrictUndefined
+from jinja2 import Environment, StrictUndefined, TemplateError
+from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from prequery import rows
 from prequery.bundled import bundled
-from prequery.card import markdown, sections
+from prequery.card import licences, markdown, sections
 from prequery.card.facts import Facts
 from prequery.card.markdown import Markdown
-from prequery.errors import ShardError
+from prequery.card.plots import Plot, draw
+from prequery.errors import CardError, ShardError
 from prequery.lock import Lock
 from prequery.recipe import DEFAULT, Recipe, Sampling
 from prequery.selection import filter_reason
@@ -67,20 +70,55 @@ _MODES = {
 }
 
 
-def render(recipe: Recipe, lock: Lock, facts: Facts) -> str:
-    """Return a release's README.md. Equal arguments give equal bytes.
+@dataclass(frozen=True)
+class Card:
+    """A config's card, and what stands in files of its own beside it.
+
+    Args:
+        readme: YAML block and text; `sections.merged` puts it into a repository's README.
+        files: Path in the release to content.
+    """
+
+    readme: str
+    files: Mapping[str, str]
+
+
+def make(recipe: Recipe, lock: Lock, facts: Facts, template: str | None = None) -> Card:
+    """Return a release's card and its plots. Equal arguments give equal bytes.
 
     Args:
         recipe: What was built.
         lock: From `lock.complete`.
         facts: Measured from the files that the lock lists.
+        template: A user's own; null: the bundled one.
 
     Raises:
+        CardError: The template cannot be rendered.
         ShardError: The three do not speak of the same rows.
     """
     _agree(recipe, lock, facts)
+    plots = draw(facts, _orders(recipe))
     block = sections.dump(front_matter(recipe, lock, facts))
-    return f"---\n{block}---\n\n{_text(recipe, lock, facts)}"
+    text = _text(recipe, lock, facts, plots, template)
+    return Card(
+        f"---\n{block}---\n\n{text}",
+        {plot_path(recipe, plot): plot.drawing for plot in plots},
+    )
+
+
+def render(recipe: Recipe, lock: Lock, facts: Facts, template: str | None = None) -> str:
+    """Return the card's text alone, as `make` does."""
+    return make(recipe, lock, facts, template).readme
+
+
+def plot_path(recipe: Recipe, plot: Plot) -> str:
+    """Return where a plot is in a release."""
+    return f"{plot_folder(recipe)}/{plot.name}.svg"
+
+
+def plot_folder(recipe: Recipe) -> str:
+    """Return where a config's plots are in a release."""
+    return f"plots/{recipe.name}"
 
 
 def front_matter(recipe: Recipe, lock: Lock, facts: Facts) -> dict[str, Any]:
@@ -91,7 +129,7 @@ def front_matter(recipe: Recipe, lock: Lock, facts: Facts) -> dict[str, Any]:
     """
     content = {
         "pretty_name": recipe.name,
-        "license": recipe.release.license,
+        **licences.front_matter(recipe, lock),
         "language": _languages(facts),
         "task_categories": ["text-generation"],
         "size_categories": [sections.size_category(facts.rows)],
@@ -99,7 +137,7 @@ def front_matter(recipe: Recipe, lock: Lock, facts: Facts) -> dict[str, Any]:
         "language_creators": ["machine-generated"],
         "source_datasets": ["original"],
         "tags": ["synthetic", "magpie", "prequery", "instruction-tuning"],
-        "source_models": _source_models(lock),
+        "source_models": [source.model for source in licences.sources(lock)],
         "configs": [
             {
                 "config_name": recipe.name,
@@ -110,14 +148,6 @@ def front_matter(recipe: Recipe, lock: Lock, facts: Facts) -> dict[str, Any]:
         "dataset_info": _dataset_info(recipe, lock, facts),
     }
     return {key: value for key, value in content.items() if value}
-
-
-def _source_models(lock: Lock) -> list[str]:
-    """Return model@revision of all that wrote a text or a verdict, each once."""
-    judges = [judge["model"] for _, judge in sorted(lock.get("judges", {}).items())]
-    responder = [lock["responder"]["generator"]] if "responder" in lock else []
-    models = [lock["generator"], *responder, *judges]
-    return list(dict.fromkeys(f"{one['model_id']}@{one['revision']}" for one in models))
 
 
 def _agree(recipe: Recipe, lock: Lock, facts: Facts) -> None:
@@ -171,8 +201,11 @@ def _dataset_info(recipe: Recipe, lock: Lock, facts: Facts) -> Any:
 
 
 def environment() -> Environment:
-    """Return the Jinja environment of card templates: what is unknown raises, text is made safe."""
-    made = Environment(
+    """Return the Jinja environment of card templates: what is unknown raises, text is made safe.
+
+    A release may bring a template of its own, and `--check` renders it: it is sandboxed.
+    """
+    made = ImmutableSandboxedEnvironment(
         # A card is Markdown: `safe` does for it what autoescape does for HTML.
         autoescape=False,
         finalize=markdown.safe,
@@ -183,8 +216,10 @@ def environment() -> Environment:
     )
     made.filters |= {
         "fence": markdown.fence,
+        "link": markdown.link,
         "literal": markdown.literal,
         "one_line": markdown.one_line,
+        "prose": markdown.prose,
         "sampling": _sampling,
         "share": markdown.share,
         "short": markdown.short,
@@ -192,8 +227,52 @@ def environment() -> Environment:
     return made
 
 
-def _text(recipe: Recipe, lock: Lock, facts: Facts) -> str:
-    source = (bundled("dataset_cards") / TEMPLATE).read_text(encoding="utf-8")
+def _text(
+    recipe: Recipe, lock: Lock, facts: Facts, plots: Sequence[Plot], template: str | None
+) -> str:
+    source = template
+    if source is None:
+        source = (bundled("dataset_cards") / TEMPLATE).read_text(encoding="utf-8")
+    try:
+        return _rendered(source, recipe, lock, facts, plots)
+    except (TemplateError, ArithmeticError, TypeError, ValueError, LookupError) as error:
+        if template is None:
+            raise
+        line = getattr(error, "lineno", None) or _template_line(error)
+        raise CardError(
+            f"the card's template cannot be rendered: {error}",
+            f"template, line {line}",
+            "the names that it may use are those of dataset_cards/card.md.jinja",
+        ) from None
+
+
+def check_template(template: str | None, where: str) -> None:
+    """Look whether a user's template is Jinja at all; null is none.
+
+    Raises:
+        CardError: It is not.
+    """
+    try:
+        environment().parse(template or "")
+    except TemplateError as error:
+        raise CardError(
+            f"the card's template is no Jinja: {error.message}",
+            f"{where}, line {getattr(error, 'lineno', 1)}",
+            "correct that line",
+        ) from None
+
+
+def _template_line(error: BaseException) -> int:
+    """Return the line of a template that an error came from."""
+    lines = [
+        place.lineno or 1
+        for place in traceback.extract_tb(error.__traceback__)
+        if place.filename == "<template>"
+    ]
+    return lines[-1] if lines else 1
+
+
+def _rendered(source: str, recipe: Recipe, lock: Lock, facts: Facts, plots: Sequence[Plot]) -> str:
     return (
         environment()
         .from_string(source)
@@ -201,7 +280,11 @@ def _text(recipe: Recipe, lock: Lock, facts: Facts) -> str:
             recipe=recipe,
             lock=lock,
             facts=facts,
-            columns=_columns(recipe, lock),
+            columns=_columns(recipe, lock, facts),
+            own=[field for field in facts.fields if field.name not in recipe.dtypes],
+            plots={plot.name: _picture(recipe, plot) for plot in plots},
+            sources=licences.sources(lock),
+            terms=list(dict.fromkeys(one.terms for one in licences.sources(lock) if one.terms)),
             fields=_fields(recipe, facts),
             mode=Markdown(_MODES[lock["endpoint"]["exact"]]),
             near=_near_threshold(recipe),
@@ -232,14 +315,29 @@ def _fields(recipe: Recipe, facts: Facts) -> list[dict[str, Any]]:
     ]
 
 
-def _columns(recipe: Recipe, lock: Lock) -> list[dict[str, Any]]:
-    """Return name, version, first line of its documentation and pins of every column."""
+def _picture(recipe: Recipe, plot: Plot) -> Markdown:
+    return Markdown(f"![{markdown.prose(plot.caption)}]({plot_path(recipe, plot)})")
+
+
+def _orders(recipe: Recipe) -> dict[str, Sequence[str]]:
+    """Return the labels of fields whose labels have an order."""
+    return {
+        field: labels
+        for column in recipe.columns
+        for field, labels in getattr(column, "labels", {}).items()
+        if field in getattr(column, "ordered", ())
+    }
+
+
+def _columns(recipe: Recipe, lock: Lock, facts: Facts) -> list[dict[str, Any]]:
+    """Return name, version, first line of its documentation, pins and fields of every column."""
     return [
         {
             "name": column.name,
             "version": column.version,
             "measures": markdown.prose((inspect.getdoc(type(column)) or "").partition("\n")[0]),
             "pins": lock["columns"][column.name]["pins"],
+            "fields": [field for field in facts.fields if field.name in column.features],
         }
         for column in recipe.columns
     ]

@@ -107,6 +107,19 @@ def section_of(readme: str, config: str) -> str | None:
     return None if found is None else body[found.text_start : found.text_end]
 
 
+def check(readme: str) -> None:
+    """Look whether a card can be merged into a README.
+
+    Raises:
+        CardError: The README's YAML block or its marks are broken.
+    """
+    content, body = _split(readme, README)
+    _sections(body)
+    for key in _BY_CONFIG:
+        for entry in _list(content.get(key)):
+            _checked(entry, key)
+
+
 def block_of(readme: str) -> dict[str, Any]:
     """Return a README's YAML block; empty where there is none.
 

@@ -166,10 +166,17 @@ class Other(Generator):
 
 @dataclass(frozen=True)
 class Release:
-    """Where a release goes."""
+    """Where a release goes, and how it is described.
+
+    Args:
+        repo: owner/name on the Hub.
+        license: The Hub's name of one; null: that of the models.
+        template: Jinja file of the card, relative to the recipe; null: the bundled one.
+    """
 
     repo: str | None = None
     license: str | None = None
+    template: str | None = None
 
 
 @dataclass(frozen=True)

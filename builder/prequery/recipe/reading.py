@@ -393,6 +393,7 @@ def _release(section: "Section | None") -> Release:
     return Release(
         repo=section.text("repo", pattern=r"[\w.-]+/[\w.-]+", hint="owner/name", default=None),
         license=section.text("license", default=None),
+        template=section.text("template", default=None),
     )
 
 
