@@ -10,6 +10,7 @@ BuildError             something the user can act on: what happened, where, what
 ├── ColumnError        a column broke its own contract; answers are kept
 ├── ShardError         the output folder is left as it was
 ├── CardError          a README or card is broken, or says what is not so; it is left as it was
+├── RebuildError       a release cannot be read or rebuilt; it is left as it is
 ├── LocalError         the embedded endpoint could not be set up or started
 ├── BudgetError        the run's budget is spent; the same command resumes
 └── StoppedError       the user stopped the build; the same command resumes
@@ -76,6 +77,10 @@ class ShardError(BuildError):
 
 class CardError(BuildError):
     """A README or card is broken, or says what the data does not. It stays as it was."""
+
+
+class RebuildError(BuildError):
+    """A release cannot be read, trusted or rebuilt. It is left as it is."""
 
 
 class LocalError(BuildError):

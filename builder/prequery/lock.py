@@ -124,6 +124,7 @@ def complete(pinned: Lock, selection: Selection, files: Mapping[str, Mapping[str
     return pinned | {
         "build": {
             "attempts": selection.attempts,
+            "looked": selection.looked,
             "accepted": selection.accepted,
             "rejected": dict(selection.rejected),
             "ended": dict(selection.ended),

@@ -26,6 +26,7 @@ class Options:
         max_cost_usd: What it may cost, by the prices in the recipe's endpoint.
         exact: The embedded endpoint answers one request at a time, so that greedy responses
             repeat too. The lock says so, and a journal is of one mode.
+        recorded: The journal alone answers: no endpoint is asked, whatever is missing.
         patience: How long an endpoint's faults are borne.
     """
 
@@ -40,4 +41,5 @@ class Options:
     max_seconds: float | None = None
     max_cost_usd: float | None = None
     exact: bool = False
+    recorded: bool = False
     patience: Patience = field(default_factory=Patience)

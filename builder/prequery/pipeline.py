@@ -11,7 +11,7 @@ from prequery import judge_check, judging, lock, models, shards
 from prequery.births import Written
 from prequery.budget import Budget, Price
 from prequery.endpoint import Asks
-from prequery.errors import BudgetError, EndpointError, RecipeError, StoppedError
+from prequery.errors import BudgetError, EndpointError, JournalError, RecipeError, StoppedError
 from prequery.journal import Journal, folder_for
 from prequery.judge_check import Check
 from prequery.judging import Bench
@@ -54,21 +54,26 @@ def build(
     Raises:
         BuildError: Naming what, where and what to do. Everything answered is in the journal.
     """
-    with _journals(recipe, options) as journals:
+    with journals_of(recipe, options) as journals:
         journal = journals.answers
         if len(journal):
             observer.said(f"{len(journal)} answers are in the journal {journal.folder}")
         if journal.damaged:
             observer.said(f"{journal.damaged} damaged answers will be asked for again")
         rows = _Rows(recipe, work, rows_per_shard)
-        pinned, selection = _replay(rows, journals) or run_async(
-            _synthesize(rows, options, journals, observer)
-        )
+        replayed = _replay(rows, journals, hopeful=options.recorded)
+        if options.recorded and not replayed:
+            raise JournalError(
+                "the recorded answers are not all that the recipe needs",
+                str(journal.folder),
+                "name an endpoint to ask for the others, or the journal that has them",
+            )
+        pinned, selection = replayed or run_async(_synthesize(rows, options, journals, observer))
     return Build(selection, pinned)
 
 
 @dataclass(frozen=True)
-class _Journals:
+class Journals:
     """The journal of the answers, one for each column that asks a judge, one for each judge."""
 
     answers: Journal
@@ -77,7 +82,8 @@ class _Journals:
 
 
 @contextmanager
-def _journals(recipe: Recipe, options: Options) -> Iterator[_Journals]:
+def journals_of(recipe: Recipe, options: Options) -> Iterator[Journals]:
+    """Open the journals of a recipe; those that are not there yet are made."""
     with ExitStack() as stack:
 
         def opened(name: str, fingerprint: str) -> Journal:
@@ -93,7 +99,7 @@ def _journals(recipe: Recipe, options: Options) -> Iterator[_Journals]:
             name: opened(f"judge-check-{name}", judge_check.fingerprint(recipe, column))
             for name, column in judge_check.checkable(recipe).items()
         }
-        yield _Journals(answers, verdicts, checks)
+        yield Journals(answers, verdicts, checks)
 
 
 @dataclass(frozen=True)
@@ -109,7 +115,7 @@ class _Rows:
         return Selector(self.recipe, births, voices.judges, self.folder, self.rows_per_shard)
 
 
-def _replay(rows: _Rows, journals: _Journals) -> tuple[Lock, Selection] | None:
+def _replay(rows: _Rows, journals: Journals, hopeful: bool) -> tuple[Lock, Selection] | None:
     """Return a build whose answers are all in the journals; null when some are missing."""
     recipe, journal = rows.recipe, journals.answers
     if not journal.header or len(journal) < 2 * recipe.rows:
@@ -122,7 +128,9 @@ def _replay(rows: _Rows, journals: _Journals) -> tuple[Lock, Selection] | None:
         return None  # the endpoint is asked, and the journal then says what it was made with
     selector = rows.selector(voices)
     benches = {name: Bench(held, None) for name, held in journals.verdicts.items()}
-    stream = Synthesis(recipe, voices, journal, selector, _Silent(), benches=benches)
+    stream = Synthesis(
+        recipe, voices, journal, selector, _Silent(), benches=benches, hopeful=hopeful
+    )
     if not run_async(stream.run()):
         return None
     pinned = lock.pin(recipe, voices)
@@ -135,7 +143,7 @@ def _replay(rows: _Rows, journals: _Journals) -> tuple[Lock, Selection] | None:
 
 
 async def _synthesize(
-    rows: _Rows, options: Options, journals: _Journals, observer: Observer
+    rows: _Rows, options: Options, journals: Journals, observer: Observer
 ) -> tuple[Lock, Selection]:
     """Ask the endpoints for what the journals lack."""
     recipe, journal = rows.recipe, journals.answers
@@ -181,7 +189,7 @@ async def _synthesize(
 
 async def _check_judges(
     recipe: Recipe,
-    journals: _Journals,
+    journals: Journals,
     asked: Mapping[str, Asks],
     judges: Mapping[str, Judging],
 ) -> dict[str, Check]:
@@ -215,17 +223,17 @@ def check_judges(recipe: Recipe, options: Options, say: Callable[[str], None]) -
             "add a judge, and a column that asks it: {input_quality: {judge: NAME}}",
         )
 
-    async def run(journals: _Journals) -> dict[str, Check]:
+    async def run(journals: Journals) -> dict[str, Check]:
         async with models.judge_fleets(recipe, options, say) as asked:
             judges = await models.meet_judges(recipe, asked)
             return await _check_judges(recipe, journals, asked, judges)
 
-    with _journals(recipe, options) as journals:
+    with journals_of(recipe, options) as journals:
         return run_async(run(journals))
 
 
 def _benches(
-    recipe: Recipe, journals: _Journals, asked: models.Models, voices: Voices
+    recipe: Recipe, journals: Journals, asked: models.Models, voices: Voices
 ) -> dict[str, Bench]:
     """Return the judge columns at work."""
     benches = {}

@@ -85,6 +85,7 @@ class Synthesis:
         benches: The judge columns by name.
         concurrency: Rows in flight at the same time, at most; null takes what the endpoint takes.
         budget: Ends the stream when it is spent.
+        hopeful: Read the journal to its end, however few rows it seems to have.
     """
 
     recipe: Recipe
@@ -97,6 +98,7 @@ class Synthesis:
     benches: Mapping[str, Bench] = field(default_factory=dict)
     concurrency: int | None = None
     budget: Budget = field(default_factory=Budget)
+    hopeful: bool = False
     _finished: int = 0
     _passed: int = 0
     _unanswered: int = 0
@@ -131,7 +133,7 @@ class Synthesis:
         """
         self._look_at = self.recipe.rows
         self._over = asyncio.get_running_loop().create_future()
-        self._next = min(self.journal.end("instruction"), self.recipe.max_attempts)
+        self._next = min(held_slots(self.journal), self.recipe.max_attempts)
         syncing = asyncio.create_task(self._sync_now_and_then())
         self.budget.start()
         try:
@@ -212,7 +214,7 @@ class Synthesis:
         end_s = time.monotonic() + READ_S
         while self._is_behind() and self._read_slot():
             if time.monotonic() >= end_s:
-                return self.endpoint is not None or not self._lacks_rows()
+                return self.endpoint is not None or self.hopeful or not self._lacks_rows()
         return False
 
     def _is_behind(self) -> bool:
@@ -396,24 +398,24 @@ class Synthesis:
     def _held(self, slot: int) -> Attempt | None:
         """Return an attempt that the journal has whole."""
         running = self._whole(slot)
-        asked = _next(running, None)
+        asked = proceed(running, None)
         while not isinstance(asked, Attempt):
             found = [self._journal(one).get(one.key) for one in asked]
             if None in found:
                 return None
-            asked = _next(running, cast(list[Answer], found))
+            asked = proceed(running, cast(list[Answer], found))
         return asked
 
     async def _attempt(self, slot: int) -> Attempt:
         """Have a slot's conversation, with recorded answers and with new ones."""
         running = self._whole(slot)
-        asked = _next(running, None)
+        asked = proceed(running, None)
         while not isinstance(asked, Attempt):
             if len(asked) == 1:
                 answers = [await self._ask(asked[0])]
             else:
                 answers = await asyncio.gather(*map(self._ask, asked))
-            asked = _next(running, answers)
+            asked = proceed(running, answers)
         return asked
 
     def _whole(self, slot: int) -> Script:
@@ -493,7 +495,12 @@ class Synthesis:
                 self._fail(error)
 
 
-def _next(running: Script, answers: Sequence[Answer] | None) -> Sequence[Ask] | Attempt:
+def held_slots(journal: Journal) -> int:
+    """Return the slot behind the highest one with an answer; an opening may be all that it has."""
+    return max(journal.end("opening"), journal.end("instruction"))
+
+
+def proceed(running: Script, answers: Sequence[Answer] | None) -> Sequence[Ask] | Attempt:
     """Return what a script asks next, or what has come of it."""
     try:
         return running.send(answers)  # type: ignore[arg-type]

@@ -31,6 +31,7 @@ class Selection:
         requests: Answered requests of those attempts.
         prompt_tokens: Of those requests; null if the endpoint does not count.
         generated_tokens: Of those requests.
+        looked: Slots that it took to be certain of the rows, the discarded ones included.
     """
 
     parts: list[str]
@@ -41,6 +42,7 @@ class Selection:
     requests: int
     prompt_tokens: int | None
     generated_tokens: int
+    looked: int = 0
 
 
 @dataclass
@@ -117,7 +119,8 @@ class Selector:
         """What the slots taken so far give."""
         parts = self._accepted_parts()
         parts.close()
-        return Selection(parts.paths, parts.count, self._end, **self._ledger.until(self._end))
+        told = self._ledger.until(self._end)
+        return Selection(parts.paths, parts.count, self._end, **told, looked=len(self._ledger))
 
     def _settle(self) -> int:
         """Judge all candidates together, and write the rows."""
