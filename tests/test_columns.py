@@ -21,12 +21,15 @@ from prequery.columns.base import (
     Cost,
     JudgeColumn,
     Question,
+    QuestionColumn,
     RowColumn,
+    Said,
     Score,
     Values,
 )
+from prequery.columns.conditional import ConditionalColumn
 from prequery.columns.prompted import PromptColumn
-from prequery.columns.run import measure, read, survey
+from prequery.columns.run import conclude, measure, survey
 from prequery.errors import ColumnError, RecipeError
 
 HELPERS = {
@@ -34,6 +37,7 @@ HELPERS = {
     "base",
     "run",
     "prompted",
+    "conditional",
     "embedding",
     "embedder",
     "vectors",
@@ -44,6 +48,14 @@ HELPERS = {
     "reference",
     "benchmarks",
 }
+FORMS = (
+    RowColumn,
+    JudgeColumn,
+    QuestionColumn,
+    PromptColumn,
+    ConditionalColumn,
+    CorpusColumn,
+)
 DTYPES = {"string", "bool", "int32", "int64", "float64", "string[]"}
 ODD_TEXTS = (
     "How do I bake bread?",
@@ -102,7 +114,7 @@ measured_column = pytest.mark.parametrize(
 
 @every_column
 def test_every_column_declares_its_form(column: Column) -> None:
-    assert type(column).__mro__[1] in (RowColumn, JudgeColumn, PromptColumn, CorpusColumn)
+    assert type(column).__mro__[1] in FORMS
     assert type(column).__module__ == f"prequery.columns.{column.name}"
     assert column.version >= 1
     assert column.cost in get_args(Cost)
@@ -589,7 +601,7 @@ def test_a_column_that_sees_every_row_goes_through_them_in_parts() -> None:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Verdict(JudgeColumn):
+class Verdict(QuestionColumn):
     """Asks whether an instruction is clear."""
 
     name: ClassVar[str] = "verdict"
@@ -606,16 +618,16 @@ class Verdict(JudgeColumn):
         return {"clear": 1 if said == "one" else said}
 
 
-def test_a_judge_column_is_read_answer_by_answer() -> None:
-    column = Verdict(judge="j")
+def test_a_judge_column_is_read_row_by_row() -> None:
+    column, row = Verdict(judge="j"), {"instruction": "Is it clear?"}
 
-    assert read(column, "f00d-1", "yes", "m@r") == {"clear": "yes"}
-    assert read(column, "f00d-1", None, "m@r") == {"clear": None}
+    assert conclude(column, row, "f00d-1", lambda to: Said("yes", "m@r")) == {"clear": "yes"}
+    assert conclude(column, row, "f00d-1", lambda to: None) == {"clear": None}
     with pytest.raises(ColumnError) as error:
         measure([column], rows_of("a"))
-    assert error.value.what == "column 'verdict' asks a judge: its answers are read one by one"
+    assert error.value.what == "column 'verdict' asks a judge: its answers are read row by row"
     with pytest.raises(ColumnError) as error:
-        read(column, "f00d-1", "one", "m@r")
+        conclude(column, row, "f00d-1", lambda to: Said("one", "m@r"))
     assert error.value.what == "column 'verdict' gave 1 where it declares string"
 
 

@@ -9,9 +9,10 @@ import pytest
 from aiohttp import web
 from huggingface_hub.inference._generated.types import text_generation as hub_types
 
-from prequery.endpoint import Answer, Request, TgiEndpoint, read_answer, summed
+from prequery.endpoint import Answer, Request, TgiEndpoint, read_answer
 from prequery.errors import EndpointError
 from prequery.fleet import Fleet, token_from
+from prequery.likely import summed
 from prequery.recipe import Sampling
 from prequery.transport import Patience
 from scripted_tgi import Json, ScriptedTgi, generated

@@ -56,6 +56,9 @@ def test_everything_matches_tgis_openapi() -> None:
         check(ask(url).json, "GenerateResponse", schemas)
         check(ask(url, most=3).json, "GenerateResponse", schemas)
         check(post(f"{url}/generate", {"inputs": "a"}).json, "GenerateResponse", schemas)
+        whole = {"details": True, "decoder_input_details": True}
+        reading = {"inputs": "a b", "parameters": whole}
+        check(post(f"{url}/generate", reading).json, "GenerateResponse", schemas)
         check(post(f"{url}/", {"inputs": "a"}).json[0], "GenerateResponse", schemas)
         check(post(f"{url}/tokenize", {"inputs": "a b"}).json, "TokenizeResponse", schemas)
         rendered = post(f"{url}/chat_tokenize", {"messages": messages}).json

@@ -7,7 +7,7 @@ instead of ask. What each server takes and says is in `dialects.py`.
 import json
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import msgspec
@@ -21,10 +21,11 @@ from prequery.endpoint import (
     Rendering,
     Request,
     Token,
+    read_text,
     refuse_scores,
-    summed,
 )
 from prequery.errors import EndpointError
+from prequery.likely import behind, summed
 from prequery.transport import (
     AbsentError,
     FaultError,
@@ -199,6 +200,8 @@ class CompletionsEndpoint(HttpEndpoint):
             EndpointError: It will not answer any request, or has no word for a part of this one.
         """
         self.check(request)
+        if request.reads is not None:
+            return await self._read(request, timeout_s)
         body = encode(self._dialect.parameters(request, self._name))
         try:
             raw, headers = await self._once("POST", "/v1/completions", body, timeout_s)
@@ -215,6 +218,30 @@ class CompletionsEndpoint(HttpEndpoint):
                 "use a newer version of it, or remove heading from the recipe",
             )
         return answer
+
+    async def _read(self, request: Request, timeout_s: float | None) -> Answer:
+        """Ask how likely a text is behind a prompt: one try."""
+        whole = replace(request, prompt=request.prompt + (request.reads or ""))
+        reading = self._dialect.reading(whole, self._name)
+        if reading is None:
+            return Answer(error=f"{self._dialect.name} tells no log-probabilities of a prompt")
+        try:
+            before = await self._ids(request.prompt, timeout_s) if request.prompt else []
+            ids = await self._ids(whole.prompt, timeout_s)
+            raw, headers = await self._once("POST", "/v1/completions", encode(reading), timeout_s)
+            completion = _decode(raw)[0]
+            likely = behind(before, ids, self._dialect.read(completion))
+        except RefusedError as refusal:
+            return Answer(error=str(refusal))
+        except (msgspec.DecodeError, ValueError, LookupError, TypeError):
+            raise FaultError("a truncated or malformed answer") from None
+        counted = headers.get("x-prompt-tokens") or str(completion.usage.prompt_tokens)
+        return read_text(likely, completion.usage.completion_tokens, counted)
+
+    async def _ids(self, text: str, timeout_s: float | None) -> list[int]:
+        body = {"model": self._name} | (self._dialect.tokenize(text) or {})
+        raw, _ = await self._once("POST", "/tokenize", encode(body), timeout_s)
+        return msgspec.json.decode(raw, type=_Tokenized).tokens
 
     async def _server(self, served: _Model, model_id: str | None) -> Info:
         """Find out what serves the model; see `_Model.owned_by`."""

@@ -66,14 +66,14 @@ class Candidate:
             `reason` is set.
         reason: Why it makes no row; null when nothing yet speaks against it.
         ended: Why the conversation has fewer turns than were drawn; null: it has them all.
-        verdicts: What judges said of it: column and choice to answer.
+        verdicts: What judges said of it: column, number of its question and choice to answer.
     """
 
     slot: int
     choices: tuple[Any, ...]
     reason: str | None = None
     ended: str | None = None
-    verdicts: Mapping[tuple[str, int], Answer] = field(default_factory=dict)
+    verdicts: Mapping[tuple[str, int, int], Answer] = field(default_factory=dict)
 
     @property
     def unanswered(self) -> Answer | None:

@@ -48,13 +48,17 @@ class Logprobs(msgspec.Struct):
 
 
 class Choice(msgspec.Struct):
-    """One completion. `stop_reason` is vLLM's, `matched_stop` SGLang's: a stop string, or an id."""
+    """One completion. `stop_reason` is vLLM's, `matched_stop` SGLang's: a stop string, or an id.
+
+    `prompt_logprobs` is vLLM's: for each token of the prompt a mapping from its id.
+    """
 
     text: str
     finish_reason: str | None = None
     logprobs: Logprobs | None = None
     stop_reason: int | str | None = None
     matched_stop: int | str | None = None
+    prompt_logprobs: list[dict[str, Entry] | None] | None = None
 
 
 class Usage(msgspec.Struct):
@@ -88,8 +92,10 @@ class Dialect:
     name: ClassVar[str] = "an unknown server"
     sampling: ClassVar[frozenset[str]] = frozenset({"temperature", "top_p", "max_new_tokens"})
     """Fields of `Sampling` that it has a word for."""
-    asks: ClassVar[frozenset[str]] = frozenset({"prompt", "sampling", "seed", "stop", "logprobs"})
-    """Fields of `Request`: the same."""
+    asks: ClassVar[frozenset[str]] = frozenset(
+        {"prompt", "sampling", "seed", "stop", "logprobs", "reads"}
+    )
+    """Fields of `Request`: the same. Who cannot `read` says so, and leaves out nothing."""
 
     def check(self, request: Request, address: str) -> None:
         """Refuse what this server has no word for, and would leave out in silence.
@@ -132,6 +138,14 @@ class Dialect:
     def extra(self, request: Request) -> dict[str, Any]:
         """Return the fields that are no part of OpenAI's."""
         return {}
+
+    def reading(self, request: Request, model: str) -> dict[str, Any] | None:
+        """Return the fields that have the prompt read; null: its likelihood is never told."""
+        return None
+
+    def read(self, completion: Completion) -> list[float | None]:
+        """Return the log-probability of each token of the prompt; null: not told."""
+        return []
 
     def seed(self, request: Request) -> int | None:
         """Return the seed that is sent, which is the one that is recorded."""
@@ -185,6 +199,15 @@ class Vllm(Dialect):
             }
         )
 
+    def reading(self, request: Request, model: str) -> dict[str, Any]:
+        """Ask for the prompt's own tokens and for no others beside them."""
+        return self.parameters(request, model) | {"max_tokens": 1, "prompt_logprobs": 0}
+
+    def read(self, completion: Completion) -> list[float | None]:
+        """Each token is a mapping of its id alone; the first, which follows on nothing, is null."""
+        told = completion.choices[0].prompt_logprobs or []
+        return [next(iter(one.values())).logprob if one else None for one in told]
+
     def tokenize(self, text: str) -> dict[str, Any]:
         """As `extra` sends it."""
         return {"prompt": text, "add_special_tokens": False}
@@ -217,6 +240,15 @@ class Sglang(Dialect):
         form = _grammar(request, regex="regex", schema="json_schema")
         grammar = {k: v if isinstance(v, str) else json.dumps(v) for k, v in form.items()}
         return _neutral(request.sampling) | grammar | {"skip_special_tokens": False}
+
+    def reading(self, request: Request, model: str) -> dict[str, Any]:
+        """Ask for the prompt back, with log-probabilities."""
+        whole = self.parameters(request, model)
+        return whole | {"max_tokens": 1, "echo": True, "logprobs": 1}
+
+    def read(self, completion: Completion) -> list[float | None]:
+        """The prompt's stand before those of the answer."""
+        return logprobs(completion.choices[0])[: completion.usage.prompt_tokens]
 
     def tokenize(self, text: str) -> dict[str, Any]:
         """As it reads a prompt: with the tokenizer's special tokens."""

@@ -6,16 +6,15 @@ used.
 """
 
 import json
-import math
-import operator
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Any, NamedTuple, Protocol, Self
+from typing import Any, Protocol, Self
 
 import msgspec
 
 from prequery.errors import EndpointError
+from prequery.likely import Likely, behind, summed
 from prequery.recipe import Sampling
 from prequery.transport import AbsentError, FaultError, HttpEndpoint, RefusedError, encode
 
@@ -31,7 +30,8 @@ class Answer(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
         generated_tokens: As the endpoint counts them, with the end-of-turn token.
         prompt_tokens: As the endpoint counts them; null when it does not say.
         seed: The seed that was sent; null for a greedy request.
-        logprob_sum: Natural logarithm, over the tokens that came with one; null when none did.
+        logprob_sum: Natural logarithm, over the tokens that came with one; null when none did. Of
+            a text that was read: over its tokens, all of them.
         logprob_squares: Sum of their squares, for the spread; null in journals from before it.
         logprob_min: The least likely token's.
         logprob_count: How many tokens came with one.
@@ -119,6 +119,7 @@ class Request:
         schema: JSON schema that the whole continuation follows; null: anything.
         scores: The text is to be scored, not continued; `pair` is scored with it.
         pair: Second text; null: there is none.
+        reads: Text behind the prompt, to be read: how likely is it there? Nothing is written.
     """
 
     prompt: str
@@ -131,6 +132,7 @@ class Request:
     schema: Mapping[str, Any] | None = None
     scores: bool = False
     pair: str | None = None
+    reads: str | None = None
 
     def parameters(self) -> dict[str, Any]:
         """Return TGI's parameters.
@@ -272,6 +274,22 @@ class _SpelledOut(msgspec.Struct):
     details: _SpelledDetails
 
 
+class _Prefilled(msgspec.Struct, gc=False):
+    id: int
+    logprob: float | None = None
+
+
+class _PrefilledDetails(msgspec.Struct):
+    generated_tokens: int
+    prefill: list[_Prefilled]
+
+
+class _Read(msgspec.Struct):
+    details: _PrefilledDetails
+
+
+_read_tokens = msgspec.json.Decoder(list[Token]).decode
+_read_prefilled = msgspec.json.Decoder(_Read).decode
 _read_bare = msgspec.json.Decoder(_Bare, strict=True).decode
 _read_whole = msgspec.json.Decoder(_Whole, strict=True).decode
 _read_spelled_out = msgspec.json.Decoder(_SpelledOut, strict=True).decode
@@ -347,6 +365,8 @@ class TgiEndpoint(HttpEndpoint):
             OverloadError: It has enough to do.
             EndpointError: It will not answer any request: wrong token, or no TGI.
         """
+        if request.reads is not None:
+            return await self._read(request.prompt, request.reads, timeout_s)
         body = encode({"inputs": request.prompt, "parameters": request.parameters()})
         try:
             raw, headers = await self._once("POST", "/generate", body, timeout_s)
@@ -355,6 +375,47 @@ class TgiEndpoint(HttpEndpoint):
             return Answer(seed=request.seed, error=str(refusal))
         except (msgspec.DecodeError, ValueError, KeyError, TypeError):
             raise FaultError("a truncated or malformed answer") from None
+
+    async def _read(self, prompt: str, text: str, timeout_s: float | None) -> Answer:
+        """Ask how likely a text is behind a prompt: one try.
+
+        Prefill log-probabilities are told by servers that were started with
+        `--enable-prefill-logprobs`.
+        """
+        parameters = {"details": True, "decoder_input_details": True, "max_new_tokens": 1}
+        body = encode({"inputs": prompt + text, "parameters": parameters})
+        try:
+            before: list[Token] = []
+            if prompt:
+                asked = encode({"inputs": prompt})
+                before = _read_tokens((await self._once("POST", "/tokenize", asked, timeout_s))[0])
+            raw, headers = await self._once("POST", "/generate", body, timeout_s)
+            details = _read_prefilled(raw).details
+            found = behind(
+                [token.id for token in before],
+                [token.id for token in details.prefill],
+                [token.logprob for token in details.prefill],
+            )
+        except RefusedError as refusal:
+            return Answer(error=str(refusal))
+        except (msgspec.DecodeError, ValueError):
+            raise FaultError("a truncated or malformed answer") from None
+        return read_text(found, details.generated_tokens, headers.get("x-prompt-tokens"))
+
+
+def read_text(likely: Likely | None, generated_tokens: int, prompt_tokens: str | None) -> Answer:
+    """Return the answer about a text that was read; an error where its likelihood is not told."""
+    if likely is None:
+        return Answer(error="the endpoint does not tell how likely it finds a text that it reads")
+    return Answer(
+        finish_reason="length",
+        generated_tokens=generated_tokens,
+        prompt_tokens=int(prompt_tokens) if prompt_tokens and prompt_tokens.isdigit() else None,
+        logprob_sum=likely.total,
+        logprob_squares=likely.squares,
+        logprob_min=likely.lowest,
+        logprob_count=likely.tokens,
+    )
 
 
 def refuse_scores(request: Request, address: str) -> None:
@@ -416,42 +477,6 @@ def _spelled_out(raw: bytes, told: str) -> str:
 
 def _is_tgi(info: Any) -> bool:
     return isinstance(info, dict) and {"model_id", "max_concurrent_requests"} <= info.keys()
-
-
-class Likely(NamedTuple):
-    """The log-probabilities of an answer's tokens in four numbers; see `Answer`."""
-
-    total: float | None = None
-    squares: float | None = None
-    lowest: float | None = None
-    tokens: int = 0
-
-
-def summed(logprobs: Sequence[float | None]) -> Likely:
-    """Return sum, sum of squares, least and count of those that are there.
-
-    `fsum`, because `sum` of floats gives other last digits from Python 3.12 on.
-
-    Raises:
-        ValueError: One is no number, or so far from any logarithm that its square is none.
-    """
-    known: Sequence[float] = logprobs  # type: ignore[assignment]
-    try:
-        # Almost always none is null, and then nothing is looked at one by one.
-        return _likely(known)
-    except (TypeError, ValueError):  # a null among them; none at all
-        known = [one for one in logprobs if one is not None]
-        return _likely(known) if known else Likely()
-
-
-def _likely(known: Sequence[float]) -> Likely:
-    try:
-        squares = math.fsum(map(operator.mul, known, known))
-    except OverflowError:
-        squares = math.inf
-    if not math.isfinite(squares):
-        raise ValueError("log-probabilities that no model gives")
-    return Likely(math.fsum(known), squares, min(known), len(known))
 
 
 def _decode(raw: bytes, logprobs: bool) -> tuple[_Bare | _Whole, bool]:

@@ -17,7 +17,6 @@ from importlib.resources import files
 from prequery import judging
 from prequery.columns.input_quality import InputQuality
 from prequery.columns.prompted import QUALITY, PromptColumn
-from prequery.columns.run import read
 from prequery.endpoint import Answer
 from prequery.journal import Key
 from prequery.judging import Bench
@@ -145,8 +144,9 @@ def _check(
     grades: dict[bool, list[int]] = {True: [], False: []}
     nulls = 0
     for (kind, _), answer in zip(items, answers, strict=True):
-        said = None if answer.error is not None else answer.text
-        label = read(column, kind, said, "")["input_quality"]
+        label = None
+        if answer.error is None:
+            label = column.read(answer.text, "")["input_quality"]
         if label is None:
             nulls += 1
             continue

@@ -2,13 +2,27 @@
 
 import hashlib
 import json
+from collections.abc import Generator, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 
-from prequery.columns.base import JudgeColumn, Question, Score
-from prequery.endpoint import Asks, Request
-from prequery.journal import Journal
+from prequery.columns.base import (
+    Continuation,
+    Inquiry,
+    JudgeColumn,
+    Prompt,
+    Question,
+    Reading,
+    Said,
+    Score,
+    To,
+)
+from prequery.conversation import Ask
+from prequery.endpoint import Answer, Asks, Request
+from prequery.journal import Journal, Key
 from prequery.prefix import Prefix
 from prequery.recipe import Recipe, Sampling
+from prequery.voices import Judging
 
 
 @dataclass(frozen=True)
@@ -25,15 +39,28 @@ class Bench:
     endpoint: Asks | None
 
 
+Place = tuple[str, int, int]
+"""Column by whose journal, number of the question, and of the response that it is about."""
+
+
 def judge_columns(recipe: Recipe) -> list[JudgeColumn]:
     """Return the columns that ask a judge, in the recipe's order."""
     return [column for column in recipe.columns if isinstance(column, JudgeColumn)]
 
 
+def askers(recipe: Recipe) -> dict[str, JudgeColumn]:
+    """Return the columns that have a journal, by name: the judge columns, and those they ask by."""
+    return {one.name: one for column in judge_columns(recipe) for one in column.askers()}
+
+
 def fingerprint(recipe: Recipe, column: JudgeColumn) -> str:
-    """Return what decides a judge's answers: SHA-256 of rows, column and model, in hexadecimal."""
-    judge = asdict(recipe.judges[column.judge]) | {"endpoint": None}
-    content = [recipe.fingerprint, recipe.think, column.fingerprint(), column.pins(), judge]
+    """Return what decides a judge's answers: SHA-256 of rows, column and model, in hexadecimal.
+
+    The models that it asks by other columns too: what those wrote, this one's judge is shown.
+    """
+    names = [column.judge, *(one.judge for one in column.askers() if one.judge != column.judge)]
+    judges = [asdict(recipe.judges[name]) | {"endpoint": None} for name in names]
+    content = [recipe.fingerprint, recipe.think, column.fingerprint(), column.pins(), *judges]
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
@@ -44,13 +71,89 @@ def request(question: Question, prefix: Prefix | None) -> Request:
         question: Of a column.
         prefix: Of a judge that writes; null of one that scores.
     """
-    if isinstance(question, Score):
-        kind = Request(prompt=question.text, pair=question.pair, sampling=Sampling(), scores=True)
-        return replace(kind, logprobs=False)
-    return Request(
-        prompt=question.text if prefix is None else prefix.ask_response(question.text),
-        sampling=Sampling(max_new_tokens=question.max_new_tokens),
-        stop=() if prefix is None else prefix.stop,
-        schema=question.schema,
-        logprobs=False,
-    )
+    match question:
+        case Score(text, pair):
+            return _silent(Request(prompt=text, pair=pair, sampling=Sampling(), scores=True))
+        case Reading(text, instruction):
+            before = prefix.ask_response(instruction) if instruction is not None and prefix else ""
+            return _silent(Request(prompt=before, sampling=Sampling(max_new_tokens=1), reads=text))
+        case Continuation(text, stop, most):
+            return _silent(Request(prompt=text, sampling=Sampling(max_new_tokens=most), stop=stop))
+        case Prompt(text, schema, most):
+            asked = Request(
+                prompt=text if prefix is None else prefix.ask_response(text),
+                sampling=Sampling(max_new_tokens=most),
+                stop=() if prefix is None else prefix.stop,
+                schema=schema,
+            )
+            return _silent(asked)
+
+
+def hear(
+    recipe: Recipe,
+    judges: Mapping[str, Judging],
+    slot: int,
+    inquiries: Iterable[tuple[Inquiry, int]],
+) -> Generator[Sequence[Ask], Sequence[Answer], dict[Place, Answer]]:
+    """Have inquiries about a slot answered, all at the same time, round after round.
+
+    Args:
+        recipe: Names the judges.
+        judges: Their prefixes, by name.
+        slot: That they are about.
+        inquiries: Each with the number of the response that it is about.
+
+    Returns:
+        The answers. Whom a question of an earlier round was asked already is not asked again.
+    """
+    answers: dict[Place, Answer] = {}
+    rounds = [(inquiry, choice, _next(inquiry, None)) for inquiry, choice in inquiries]
+    while rounds := [one for one in rounds if one[2]]:
+        asked = {place(to, choice): to for _, choice, questions in rounds for to in questions}
+        new = {at: to for at, to in asked.items() if at not in answers}
+        if new:
+            found = yield [_ask(judges, slot, at, to) for at, to in new.items()]
+            answers.update(zip(new, found, strict=True))
+        rounds = [
+            (inquiry, choice, _next(inquiry, [told(recipe, answers, to, choice) for to in asked]))
+            for inquiry, choice, asked in rounds
+        ]
+    return answers
+
+
+def place(to: To, choice: int) -> Place:
+    """Return where the answer to a question about a response is kept.
+
+    A column that reads the instruction alone is told the same of all of them: it asks once.
+    """
+    of_all = set(to.column.reads) <= {"instruction"}
+    return to.column.name, to.number, 0 if of_all else choice
+
+
+def told(recipe: Recipe, answers: Mapping[Place, Answer], to: To, choice: int) -> Said | None:
+    """Return what a column is told to its question; null where the judge gave no answer."""
+    answer = answers.get(place(to, choice))
+    if answer is None or answer.error is not None:
+        return None
+    judge = recipe.judges[to.column.judge]
+    model = f"{judge.model}@{judge.revision}"
+    return Said(answer.text, model, answer.logprob_sum, answer.logprob_count)
+
+
+def _next(inquiry: Inquiry, said: Sequence[Said | None] | None) -> Sequence[To]:
+    """Return what is asked next; nothing at the end."""
+    try:
+        return inquiry.send(said)  # type: ignore[arg-type]
+    except StopIteration:
+        return ()
+
+
+def _ask(judges: Mapping[str, Judging], slot: int, at: Place, to: To) -> Ask:
+    name, number, choice = at
+    prefix = judges[to.column.judge].prefix
+    return Ask(Key(slot, "verdict", number, choice), partial(request, to.question, prefix), name)
+
+
+def _silent(request: Request) -> Request:
+    """Nobody looks at the log-probabilities of what a judge writes."""
+    return replace(request, logprobs=False)

@@ -15,7 +15,7 @@ from typing import Any
 import msgspec
 
 from prequery import instructions, judging, responses
-from prequery.columns.base import Prompt, Score
+from prequery.columns.base import Continuation, Prompt, Question, Reading, Score
 from prequery.endpoint import Asks, Info, Request
 from prequery.errors import PrefixError, RecipeError
 from prequery.fleet import Fleet, token_from
@@ -61,15 +61,25 @@ async def asked(
             )
             fleet = _fleet(recipe.responder.model, place, options, say)
             responder = await stack.enter_async_context(fleet)
-        judges = await stack.enter_async_context(judge_fleets(recipe, options, say))
+        own = {"generator": generator, "responder": responder or generator}
+        judges = await stack.enter_async_context(judge_fleets(recipe, options, say, own))
         yield Models(generator, responder, judges)
 
 
 @asynccontextmanager
 async def judge_fleets(
-    recipe: Recipe, options: Options, say: Callable[[str], None]
+    recipe: Recipe,
+    options: Options,
+    say: Callable[[str], None],
+    own: Mapping[str, Fleet] | None = None,
 ) -> AsyncIterator[dict[str, Fleet]]:
     """Connect to the endpoints of the recipe's judges, by name.
+
+    Args:
+        recipe: Names them.
+        options: May say where they are.
+        say: Is told what happens.
+        own: The recipe's own models, where they are connected to; they judge too.
 
     Raises:
         EndpointError: One does not answer, or the environment variable of its token is empty.
@@ -86,7 +96,11 @@ async def judge_fleets(
     async with AsyncExitStack() as stack:
         judges = {}
         for name, judge in recipe.judges.items():
-            place = _Place(judge.endpoint, options.judge_endpoints.get(name, ()), None)
+            given = options.judge_endpoints.get(name, ())
+            if own and name in own and not given:
+                judges[name] = own[name]
+                continue
+            place = _Place(judge.endpoint, given, None)
             fleet = _fleet(judge.model, place, options, say)
             judges[name] = await stack.enter_async_context(fleet)
         yield judges
@@ -166,13 +180,23 @@ async def meet_judges(recipe: Recipe, judges: Mapping[str, Asks]) -> dict[str, J
 
 async def _judge(recipe: Recipe, name: str, endpoint: Asks) -> Judging:
     model = recipe.judges[name]
-    # A recipe whose columns want scores and texts of one judge was refused when it was read.
-    writes = any(c.asks is Prompt for c in judging.judge_columns(recipe) if c.judge == name)
-    question = Prompt("", schema={}) if writes else Score("")
-    info = await _info(model, endpoint, [judging.request(question, None)])
-    if not writes:
+    askers = (one for one in judging.askers(recipe).values() if one.judge == name)
+    kinds = {column.asks for column in askers}
+    questions = [judging.request(_SAMPLES[kind], None) for kind in kinds]
+    info = await _info(model, endpoint, questions)
+    if kinds.isdisjoint(_IN_TEMPLATE):
         return Judging(info, None)
     return Judging(info, await derive(endpoint, model, Path(recipe.source).parent))
+
+
+_SAMPLES: Mapping[type[Question], Question] = {
+    Score: Score(""),
+    Prompt: Prompt("", schema={}),
+    Reading: Reading(""),
+    Continuation: Continuation(""),
+}
+_IN_TEMPLATE = frozenset({Prompt, Reading})
+"""Questions that are put into the judge's chat template."""
 
 
 async def _info(model: Generator, endpoint: Asks, requests: Sequence[Request]) -> Info:

@@ -92,8 +92,8 @@ def journals_of(recipe: Recipe, options: Options) -> Iterator[Journals]:
 
         answers = opened(recipe.name, recipe.fingerprint)
         verdicts = {
-            column.name: opened(f"{recipe.name}-{column.name}", judging.fingerprint(recipe, column))
-            for column in judging.judge_columns(recipe)
+            name: opened(f"{recipe.name}-{name}", judging.fingerprint(recipe, column))
+            for name, column in judging.askers(recipe).items()
         }
         checks = {
             name: opened(f"judge-check-{name}", judge_check.fingerprint(recipe, column))
@@ -122,7 +122,8 @@ def _replay(rows: _Rows, journals: Journals, hopeful: bool) -> tuple[Lock, Selec
         return None  # every row has two answers
     if not all(held.header for held in journals.verdicts.values()):
         return None
-    headers = {c.judge: journals.verdicts[c.name].header for c in judging.judge_columns(recipe)}
+    askers = judging.askers(recipe).values()
+    headers = {column.judge: journals.verdicts[column.name].header for column in askers}
     voices = models.noted(journal.header, headers)
     if models.templates_changed(recipe, voices):
         return None  # the endpoint is asked, and the journal then says what it was made with
@@ -237,10 +238,10 @@ def _benches(
 ) -> dict[str, Bench]:
     """Return the judge columns at work."""
     benches = {}
-    for column in judging.judge_columns(recipe):
-        journal, judge = journals.verdicts[column.name], voices.judges[column.judge]
+    for name, column in judging.askers(recipe).items():
+        journal, judge = journals.verdicts[name], voices.judges[column.judge]
         journal.agree(models.judge_made_with(judge), msgspec.structs.asdict(judge.info))
-        benches[column.name] = Bench(journal, asked.judges[column.judge])
+        benches[name] = Bench(journal, asked.judges[column.judge])
     return benches
 
 

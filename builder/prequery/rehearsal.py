@@ -11,14 +11,14 @@ from typing import TypeVar
 
 import msgspec
 
-from prequery.columns.base import JudgeColumn
+from prequery.columns.base import Column, JudgeColumn, Reading
 from prequery.columns.length import Length
 from prequery.magpie import Magpie, Shows
 from prequery.options import Options
 from prequery.pipeline import price
 from prequery.planning import Quantity
 from prequery.progress import Progress
-from prequery.recipe import Endpoint, Generator, Recipe
+from prequery.recipe import OWN, Endpoint, Generator, Recipe
 from prequery.simulation import Counters, Settings, simulate
 
 SPOKEN = frozenset({"language", "language_score"})
@@ -146,21 +146,39 @@ def _served(model: Model) -> Model:
 def unjudged(recipe: Recipe) -> Recipe:
     """Return the recipe without its judges, which are not simulated.
 
+    Its own models are, so they read texts for columns, but what they find decides nothing.
     Responses that a judge would compare are compared by length, so that as many are asked for.
     """
-    own = tuple(column for column in recipe.columns if not isinstance(column, JudgeColumn))
-    judged = {name for column in recipe.columns if column not in own for name in column.features}
+    own = tuple(column for column in recipe.columns if _is_simulated(column))
+    left_out = {name for column in recipe.columns if column not in own for name in column.features}
+    judged = {
+        name
+        for column in recipe.columns
+        if isinstance(column, JudgeColumn)
+        for name in column.features
+    }
     preference = recipe.preference
-    if preference and preference.score in judged:
+    if preference and preference.score in left_out:
         preference = replace(preference, score="response_chars")
         own = own if any(isinstance(one, Length) for one in own) else (*own, Length())
     return replace(
         recipe,
         columns=own,
         filters=tuple(step for step in recipe.filters if step.reads.isdisjoint(judged)),
-        judges={},
+        judges={
+            column.judge: replace(_served(recipe.judges[column.judge]), endpoint=Endpoint())
+            for column in own
+            if isinstance(column, JudgeColumn)
+        },
         preference=preference,
     )
+
+
+def _is_simulated(column: Column) -> bool:
+    """Tell whether a column needs no judge that is not simulated."""
+    if not isinstance(column, JudgeColumn):
+        return True
+    return all(one.asks is Reading and one.judge in OWN for one in column.askers())
 
 
 def _sped_up(settings: Settings, speed_up: float, model: Generator) -> Settings:

@@ -56,8 +56,8 @@ class Selects(Protocol):
     def look(self, attempt: Attempt) -> str | None:
         """Say why this attempt is rejected, as far as its own row tells."""
 
-    def wants(self, attempt: Attempt) -> Sequence[Ask]:
-        """Return what judges must say of it before that."""
+    def judged(self, attempt: Attempt) -> Script:
+        """Ask what judges must say of it before that, and return it with what they said."""
 
     def take(self, attempt: Attempt) -> bool:
         """Take the next attempt in slot order; say whether its own row speaks for it."""
@@ -421,12 +421,7 @@ class Synthesis:
     def _whole(self, slot: int) -> Script:
         """Have a slot's conversation, and have it judged."""
         attempt = yield from self._script(slot)
-        asked = self.selector.wants(attempt)
-        if not asked:
-            return attempt
-        said = yield asked
-        names = [(one.column or "", one.key.attempt) for one in asked]
-        return replace(attempt, verdicts=dict(zip(names, said, strict=True)))
+        return (yield from self.selector.judged(attempt))
 
     def _journals(self) -> list[Journal]:
         return [self.journal, *(bench.journal for bench in self.benches.values())]

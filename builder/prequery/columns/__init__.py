@@ -11,11 +11,13 @@ from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from typing import Any, get_type_hints
 
+from prequery.columns.backward import Backward
 from prequery.columns.base import Column
 from prequery.columns.cluster import Cluster
 from prequery.columns.contamination import Contamination
 from prequery.columns.difficulty import Difficulty
 from prequery.columns.format import Format
+from prequery.columns.ifd import Ifd
 from prequery.columns.input_quality import InputQuality
 from prequery.columns.instruct_reward import InstructReward
 from prequery.columns.language import Language
@@ -50,6 +52,8 @@ ALL: tuple[type[Column], ...] = (
     ResponseQuality,
     Safety,
     InstructReward,
+    Ifd,
+    Backward,
     MinNeighborDistance,
     NearDuplicate,
     Cluster,

@@ -2,7 +2,7 @@
 
 Column             a name, a version, what it reads and what it gives
 ├── RowColumn      sees a batch of rows
-├── JudgeColumn    asks a model about one row at a time
+├── JudgeColumn    asks a model about one row at a time; QuestionColumn, one question
 └── CorpusColumn   sees every candidate row
 
 A column measures and nothing else: it never drops, reorders or edits rows. What a recipe may set
@@ -12,10 +12,10 @@ is a dataclass field of the column; what is always true of it is a class attribu
 import hashlib
 import json
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import Any, ClassVar, Literal, TypeVar
+from typing import Any, ClassVar, Literal, NamedTuple, TypeVar
 
 Batch = Mapping[str, Sequence[Any]]
 """Field name to one value a row. Texts are valid Unicode; any value but `id` may be null."""
@@ -52,8 +52,71 @@ class Prompt:
     max_new_tokens: int = 256
 
 
-Question = Score | Prompt
+@dataclass(frozen=True)
+class Reading:
+    """A text for a model to read: how likely does it find it?
+
+    Args:
+        text: To be read.
+        instruction: User's words that the text is the response to; null: nothing stands before it.
+    """
+
+    text: str
+    instruction: str | None = None
+
+
+@dataclass(frozen=True)
+class Continuation:
+    """A text for a model to go on from, greedily, without any chat template.
+
+    Args:
+        text: Up to where the model goes on.
+        stop: Strings that end what it writes; at most 4.
+        max_new_tokens: Of what it writes.
+    """
+
+    text: str
+    stop: tuple[str, ...] = ()
+    max_new_tokens: int = 256
+
+
+Question = Score | Prompt | Reading | Continuation
 """What a judge is asked about one row."""
+
+
+class To(NamedTuple):
+    """A question, and who asks it.
+
+    Args:
+        column: Its judge is asked, and its journal keeps the answer.
+        question: What is asked.
+        number: Of the question, where the column has several about a row.
+    """
+
+    column: "JudgeColumn"
+    question: Question
+    number: int = 0
+
+
+class Said(NamedTuple):
+    """What a judge answered.
+
+    Args:
+        text: Of a model that scores, its predictions as JSON; empty of one that read.
+        model: Who said it: model@revision.
+        logprob_sum: Of a text that was read: natural logarithm, over all its tokens.
+        logprob_count: Of these tokens.
+    """
+
+    text: str
+    model: str
+    logprob_sum: float | None = None
+    logprob_count: int = 0
+
+
+Inquiry = Generator[Sequence[To], Sequence[Said | None], dict[str, Any]]
+"""Yields what can be asked at the same time, is sent the answers in that order, null where there
+is none, and returns the field values."""
 
 
 Cost = Literal["cpu", "weights", "endpoint"]
@@ -153,6 +216,21 @@ class JudgeColumn(Column):
     judge: str
 
     @abstractmethod
+    def inquire(self, row: Mapping[str, Any]) -> Inquiry:
+        """Ask about a row, and return its field values.
+
+        It may be gone through several times, and must ask the same each time.
+        """
+
+    def askers(self) -> "tuple[JudgeColumn, ...]":
+        """Return the columns whose questions it asks: itself, where it needs no others."""
+        return (self,)
+
+
+class QuestionColumn(JudgeColumn):
+    """A judge column of one question."""
+
+    @abstractmethod
     def ask(self, row: Mapping[str, Any]) -> Question | None:
         """Return what to ask about a row; null: nothing, the row cannot be measured."""
 
@@ -164,6 +242,15 @@ class JudgeColumn(Column):
             said: The answer's text: of a model that scores, its predictions as JSON.
             model: Who said it: model@revision.
         """
+
+    def inquire(self, row: Mapping[str, Any]) -> Inquiry:
+        """Ask about a row, and return its field values."""
+        question = self.ask(row)
+        if question is not None:
+            (said,) = yield [To(self, question)]
+            if said is not None:
+                return self.read(said.text, said.model)
+        return dict.fromkeys(self.features)
 
 
 class CorpusColumn(Column):

@@ -6,12 +6,12 @@ from dataclasses import dataclass
 from math import isfinite
 from typing import Any, ClassVar
 
-from prequery.columns.base import JudgeColumn, Score
+from prequery.columns.base import QuestionColumn, Score
 from prequery.errors import ColumnError
 
 
 @dataclass(frozen=True, kw_only=True)
-class InstructReward(JudgeColumn):
+class InstructReward(QuestionColumn):
     """Raw score of a reward model for the response to the instruction.
 
     Args:

@@ -7,7 +7,7 @@ from functools import cached_property
 from importlib.resources import files
 from typing import Any, ClassVar
 
-from prequery.columns.base import JudgeColumn, Prompt
+from prequery.columns.base import Prompt, QuestionColumn
 
 QUALITY = ("very poor", "poor", "average", "good", "excellent")
 LONGEST_CHARS = 8_000
@@ -15,7 +15,7 @@ LONGEST_CHARS = 8_000
 EXPLANATION_CHARS = 300
 
 
-class PromptColumn(JudgeColumn):
+class PromptColumn(QuestionColumn):
     """A column that asks a chat model, by a prompt in `prompts/`, for an answer in JSON.
 
     The judged texts are data. Each stands between two lines with a mark that is made of the texts

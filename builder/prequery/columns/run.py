@@ -11,6 +11,8 @@ from prequery.columns.base import (
     CorpusColumn,
     JudgeColumn,
     RowColumn,
+    Said,
+    To,
     Values,
 )
 from prequery.errors import ColumnError
@@ -31,7 +33,7 @@ def measure(columns: Sequence[Column], rows: Batch, batch_size: int = 1000) -> V
 
     Raises:
         ColumnError: A column reads what is not there, gives what it did not declare, gives a
-            field that an earlier column gave, or asks a judge: `read` is for those.
+            field that an earlier column gave, or asks a judge: `conclude` is for those.
     """
     measured: Values = {}
     for column in columns:
@@ -94,21 +96,32 @@ class _Read:
             yield {name: batch[name] for name in self.column.reads}
 
 
-def read(column: JudgeColumn, row_id: str, said: str | None, model: str) -> dict[str, Any]:
+def conclude(
+    column: JudgeColumn,
+    row: Mapping[str, Any],
+    row_id: str,
+    find: Callable[[To], Said | None],
+) -> dict[str, Any]:
     """Return a judge column's values for one row.
 
     Args:
         column: That asked.
+        row: The fields that it reads.
         row_id: Of the row, for errors.
-        said: The judge's answer; null: it gave none.
-        model: Who said it: model@revision.
+        find: Returns the answer to a question; null: there is none.
 
     Raises:
         ColumnError: The column gives what it did not declare.
     """
-    if said is None:
-        return dict.fromkeys(column.features)
-    values = column.read(said, model)
+    inquiry = column.inquire(row)
+    said: list[Said | None] | None = None
+    values: dict[str, Any] | None = None
+    while values is None:
+        try:
+            asked = inquiry.send(said)  # type: ignore[arg-type]
+            said = [find(one) for one in asked]
+        except StopIteration as concluded:
+            values = dict(concluded.value)
     _check(column, {name: [value] for name, value in values.items()}, [row_id])
     return values
 
@@ -136,9 +149,9 @@ def _refuse_missing(column: Column, rows: Batch) -> None:
 def _run(column: Column, rows: Batch, batch_size: int) -> Values:
     if not isinstance(column, RowColumn):
         raise ColumnError(
-            f"column {column.name!r} asks a judge: its answers are read one by one",
+            f"column {column.name!r} asks a judge: its answers are read row by row",
             f"column {column.name!r}",
-            "call prequery.columns.run.read with the judge's answer",
+            "call prequery.columns.run.conclude with the judge's answers",
         )
     values: Values = {name: [] for name in column.features}
     for batch in _Cut(rows, batch_size):

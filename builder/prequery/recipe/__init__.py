@@ -7,6 +7,7 @@ endpoint, its token, concurrency, folders) may stand there but enters no fingerp
 from prequery.recipe.parts import (
     DEFAULT,
     LOCAL,
+    OWN,
     Endpoint,
     EndpointProtocol,
     FollowUp,
@@ -24,6 +25,7 @@ from prequery.recipe.reading import bundled_names, check_url, find, load, read
 __all__ = [
     "DEFAULT",
     "LOCAL",
+    "OWN",
     "Endpoint",
     "EndpointProtocol",
     "FollowUp",

@@ -13,6 +13,8 @@ from prequery.rows import Shape
 
 LOCAL = "local"
 EndpointProtocol = Literal["auto", "tgi", "completions", "tei"]
+OWN = ("generator", "responder")
+"""Names by which a column asks the recipe's own models, as if they were judges."""
 DEFAULT = "default"
 ITEM = "{item}"
 """Stands for a drawn item in the texts of a setting."""
@@ -191,7 +193,8 @@ class Recipe:
             stands in `messages` too, and the response is asked for under it.
         think: What becomes of a thinking model's think block: `keep` leaves it in the response,
             `strip` takes it out, `split` puts it into the field `thinking`.
-        judges: Models that columns ask about rows, by the name that the columns use.
+        judges: Models that columns ask about rows, by the name that the columns use; among them
+            those of `OWN` that a column asks.
         responder: Who writes the responses; null: the generator.
         preference: Makes rows of a chosen and a rejected response; null makes `messages`.
         max_attempts: Slots after which a build gives up; enters no fingerprint.

@@ -20,6 +20,7 @@ from prequery.recipe.parts import (
     DEFAULT,
     ITEM,
     LOCAL,
+    OWN,
     Endpoint,
     EndpointProtocol,
     FollowUp,
@@ -289,33 +290,53 @@ def _other(section: Section) -> Other:
 def _judges(top: Section, chosen: Sequence[Column]) -> dict[str, Other]:
     """Return the judges by name; each is asked by a column, and each column's is there."""
     nodes = top.mapping("judges")
-    asked = {column.judge: column.name for column in chosen if isinstance(column, JudgeColumn)}
+    askers = [
+        one for column in chosen if isinstance(column, JudgeColumn) for one in column.askers()
+    ]
+    asked = {column.judge: column.name for column in askers}
     for name, column in asked.items():
-        if name not in nodes:
-            close = get_close_matches(name, nodes, 1)
+        if name not in nodes and name not in OWN:
+            close = get_close_matches(name, [*nodes, *OWN], 1)
             meant = f"did you mean {close[0]!r}? " if close else ""
             what = f"the column {column!r} asks the judge {name!r}, which is not there"
             fix = f"{meant}add it to judges: its model, revision and endpoint"
             raise top.bad("columns", what, fix)
-    _refuse_two_kinds(top, chosen)
+    _refuse_two_kinds(top, askers)
+    taken = [name for name in nodes if name in OWN]
+    if taken:
+        what = f"a judge is called {taken[0]!r}, which is the recipe's own model"
+        raise top.bad("judges", what, "give it another name")
     idle = [name for name in nodes if name not in asked]
     if idle:
         what = f"no column asks the judge {idle[0]!r}"
         raise top.bad("judges", what, "name it in a column's parameters, or remove it")
-    return {name: _other(top.child(node, f"judges.{name}", Other)) for name, node in nodes.items()}
+    named = {n: _other(top.child(node, f"judges.{n}", Other)) for n, node in nodes.items()}
+    return named | {name: _own(top, name) for name in OWN if name in asked}
 
 
-def _refuse_two_kinds(top: Section, chosen: Sequence[Column]) -> None:
-    """Refuse a judge that one column wants scores of and another one texts."""
-    judged = [column for column in chosen if isinstance(column, JudgeColumn)]
-    scored = {column.judge: column.name for column in judged if column.asks is Score}
-    for column in judged:
+def _own(top: Section, name: str) -> Other:
+    """Return a model of the recipe as a judge."""
+    responder = top.section("responder", Other, optional=True)
+    if name == "responder" and responder is not None:
+        return _other(responder)
+    generator = _generator(top.section("generator", Generator))
+    return Other(**vars(generator), endpoint=_endpoint(top))
+
+
+def _refuse_two_kinds(top: Section, askers: Sequence[JudgeColumn]) -> None:
+    """Refuse a judge that one column wants scores of and another one texts, and a name for two."""
+    scored = {column.judge: column.name for column in askers if column.asks is Score}
+    first = {column.name: column for column in reversed(askers)}
+    for column in askers:
         if column.asks is not Score and column.judge in scored:
             what = (
                 f"the judge {column.judge!r} is asked for texts by {column.name!r} and for scores"
             )
             fix = "name two judges: a model does one of the two"
             raise top.bad("columns", f"{what} by {scored[column.judge]!r}", fix)
+        if column.fingerprint() != first[column.name].fingerprint():
+            what = f"{column.name!r} is wanted in two ways: {first[column.name]} and {column}"
+            raise top.bad("columns", what, "give both the same parameters")
 
 
 def _preference(

@@ -1,21 +1,22 @@
 """Judge one row by what it says itself: its own columns, and what judges say of it."""
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Generator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
-from typing import Any
+from typing import Any, TypeVar
 
-from prequery import births, filters, judging, preference
+from prequery import filters, judging, preference
 from prequery.births import Births, Flat
-from prequery.columns.base import JudgeColumn, Question
+from prequery.columns.base import Column
 from prequery.columns.prompted import PromptColumn
-from prequery.columns.run import measure, read
+from prequery.columns.run import conclude, measure
 from prequery.conversation import Ask, Candidate
-from prequery.endpoint import Request
-from prequery.journal import Key
+from prequery.endpoint import Answer
 from prequery.recipe import Recipe
 from prequery.selection.steps import Steps
 from prequery.voices import Judging
+
+C = TypeVar("C", bound=Candidate)
 
 MOST_REMEMBERED = 1_024
 """Rows that were measured to ask their judges, and wait for the answers."""
@@ -38,26 +39,30 @@ class Alone:
     steps: Steps
     _remembered: dict[int, list[Flat]] = field(default_factory=dict)
 
-    def wants(self, attempt: Candidate) -> list[Ask]:
-        """Return what judges must say of an attempt before `look` can tell.
+    def judged(self, attempt: C) -> Generator[Sequence[Ask], Sequence[Answer], C]:
+        """Have judges asked about a candidate, round after round, before `look` can tell.
 
         Nobody is asked about a row that its own columns rule out already.
+
+        Returns:
+            The candidate with what they said.
         """
         if attempt.reason is not None or not self.steps.judged:
-            return []
+            return attempt
         flats = self._measured(attempt)
         # `look` comes soon; an attempt that is let go and read again later is measured again.
         self._remembered[attempt.slot] = flats
         if len(self._remembered) > MOST_REMEMBERED:
             del self._remembered[next(iter(self._remembered))]
         if not self.recipe.preference and rejected(self.steps.cheap, flats[0]):
-            return []
-        return [
-            Ask(Key(attempt.slot, "verdict", 0, choice), self._request(column, question), name)
-            for name, column in self.steps.judged.items()
+            return attempt
+        inquiries = (
+            (column.inquire(_read_by(column, flat)), choice)
+            for column in self.steps.judged.values()
             for choice, flat in enumerate(flats)
-            if (question := column.ask({field: flat[field] for field in column.reads}))
-        ]
+        )
+        verdicts = yield from judging.hear(self.recipe, self.judges, attempt.slot, inquiries)
+        return replace(attempt, verdicts=verdicts)
 
     def look(self, attempt: Candidate) -> tuple[str | None, Flat]:
         """Measure a row by itself and apply the filters that need no others.
@@ -67,7 +72,7 @@ class Alone:
             measurements, empty where it was not comparable.
         """
         flats = self._remembered.pop(attempt.slot, None) or self._measured(attempt)
-        flats = [flat | self._verdicts(attempt, at) for at, flat in enumerate(flats)]
+        flats = [flat | self._verdicts(attempt, at, flat) for at, flat in enumerate(flats)]
         made = self._preferred(attempt, flats) if self.recipe.preference else flats[0]
         if isinstance(made, str):
             return made, {}
@@ -83,17 +88,13 @@ class Alone:
             for at, flat in enumerate(flats)
         ]
 
-    def _request(self, column: JudgeColumn, question: Question) -> Callable[[], Request]:
-        return partial(judging.request, question, self.judges[column.judge].prefix)
-
-    def _verdicts(self, attempt: Candidate, choice: int) -> Flat:
+    def _verdicts(self, attempt: Candidate, choice: int, flat: Flat) -> Flat:
         """Return what judges say of one response; null where they were not asked."""
         found: Flat = {}
-        for name, column in self.steps.judged.items():
-            verdict = attempt.verdicts.get((name, choice))
-            said = None if verdict is None or verdict.error is not None else verdict.text
-            judge = self.recipe.judges[column.judge]
-            found |= read(column, f"slot {attempt.slot}", said, births.name(judge))
+        for column in self.steps.judged.values():
+            find = partial(judging.told, self.recipe, attempt.verdicts, choice=choice)
+            row = _read_by(column, flat)
+            found |= conclude(column, row, f"slot {attempt.slot}", find)
         return found
 
     def _preferred(self, attempt: Candidate, flats: list[Flat]) -> Flat | str:
@@ -126,6 +127,11 @@ class Alone:
         score = self.recipe.preference.score if self.recipe.preference else ""
         prompted = (c for c in self.steps.judged.values() if isinstance(c, PromptColumn))
         return next((column.labels[score] for column in prompted if score in column.ordered), ())
+
+
+def _read_by(column: Column, flat: Flat) -> Flat:
+    """Return the fields that a column reads."""
+    return {name: flat[name] for name in column.reads}
 
 
 def rejected(steps: Sequence[filters.Filter], flat: Flat) -> str | None:

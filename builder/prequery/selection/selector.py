@@ -1,6 +1,6 @@
 """Attempts in slot order become rows on disk."""
 
-from collections.abc import Mapping
+from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property, partial
 from pathlib import Path
@@ -8,8 +8,9 @@ from pathlib import Path
 from prequery import rows
 from prequery.births import Births, Flat
 from prequery.conversation import Ask, Candidate
+from prequery.endpoint import Answer
 from prequery.recipe import Recipe
-from prequery.selection.alone import Alone
+from prequery.selection.alone import Alone, C
 from prequery.selection.ledger import Ledger
 from prequery.selection.steps import Steps
 from prequery.selection.together import Together
@@ -80,9 +81,9 @@ class Selector:
             self._looked[attempt.slot] = self._alone.look(attempt)
         return self._looked[attempt.slot][0]
 
-    def wants(self, attempt: Candidate) -> list[Ask]:
-        """Return what judges must say of an attempt before `look` can tell."""
-        return self._alone.wants(attempt)
+    def judged(self, attempt: C) -> Generator[Sequence[Ask], Sequence[Answer], C]:
+        """Have judges asked what they must say of a candidate before `look` can tell."""
+        return self._alone.judged(attempt)
 
     def take(self, attempt: Candidate) -> bool:
         """Take the next attempt in slot order.

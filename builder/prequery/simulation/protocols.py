@@ -9,6 +9,7 @@ from typing import Any, NamedTuple, Protocol
 
 import msgspec
 
+from prequery.simulation import words
 from prequery.simulation.settings import Machine, Settings
 from prequery.simulation.template import ChatTemplate
 from prequery.simulation.words import Written
@@ -28,6 +29,7 @@ class Asked(NamedTuple):
         most: Tokens that may be written.
         details: With the tokens, or the text alone.
         listed: The answer is wanted in a list.
+        reads: With the prompt's tokens.
     """
 
     prompt: str
@@ -35,6 +37,7 @@ class Asked(NamedTuple):
     most: int
     details: bool
     listed: bool = False
+    reads: bool = False
 
 
 class Speaks(Protocol):
@@ -73,6 +76,7 @@ class _Parameters(msgspec.Struct):
     max_new_tokens: int | None = None
     seed: int | None = None
     details: bool = False
+    decoder_input_details: bool = False
 
 
 class _Generate(msgspec.Struct):
@@ -126,7 +130,8 @@ class Tgi:
                 read = _read_generate(body)
                 given = read.parameters
                 most = given.max_new_tokens or DEFAULT_NEW_TOKENS
-                return Asked(read.inputs, given.seed, most, given.details, listed=path == b"/")
+                reads = given.decoder_input_details
+                return Asked(read.inputs, given.seed, most, given.details, path == b"/", reads)
             case b"GET", b"/info":
                 return _encode(self._info())
             case b"POST", b"/tokenize":
@@ -149,12 +154,13 @@ class Tgi:
         if asked.details:
             body = (
                 b'{"generated_text":"%b","details":{"finish_reason":"%b","generated_tokens":%d,'
-                b'"seed":%b,"prefill":[],"tokens":[%b]}}'
+                b'"seed":%b,"prefill":%b,"tokens":[%b]}}'
             ) % (
                 written.text,
                 b"length" if written.cut else b"eos_token",
                 written.generated,
                 b"null" if asked.seed is None else b"%d" % asked.seed,
+                _encode(self._prefill(asked.prompt)) if asked.reads else b"[]",
                 written.tokens,
             )
         return b"[" + body + b"]" if asked.listed else body
@@ -162,6 +168,15 @@ class Tgi:
     def error(self, status: int, said: str, kind: str) -> bytes:
         """See `Speaks`."""
         return _encode({"error": said, "error_type": kind})
+
+    def _prefill(self, prompt: str) -> list[dict[str, Any]]:
+        """Return the tokens of a prompt, as TGI does where its log-probabilities are enabled."""
+        found = self.template.tokens(prompt, special=True)
+        surprise = words.surprise([one["text"] for one in found], self.settings.seed)
+        return [
+            {"id": one["id"], "text": one["text"], "logprob": logprob}
+            for one, logprob in zip(found, surprise, strict=True)
+        ]
 
     def _info(self) -> dict[str, Any]:
         return {

@@ -7,6 +7,7 @@ cores with this server: 34 KB of JSON cost some ten microseconds.
 import math
 import random
 import re
+import zlib
 from collections.abc import Callable, Sequence
 from statistics import NormalDist
 from typing import NamedTuple
@@ -155,6 +156,20 @@ def length(draw: int, asking: bool, lengths: Lengths) -> int:
     """
     median = lengths.instruction_median if asking else lengths.response_median
     return max(4, round(median * math.exp(lengths.sigma * _normal((draw + 0.5) / 2**64))))
+
+
+def surprise(tokens: Sequence[str], seed: int) -> list[float | None]:
+    """Return how likely each token of a prompt is, as log-probability; the first follows on none.
+
+    A word that stood there before is half as surprising, so what comes before a text matters.
+    """
+    found: list[float | None] = [None]
+    before = set(tokens[:1])
+    for token in tokens[1:]:
+        share = (1 + zlib.crc32(f"{seed}|{token}".encode("utf-8", "replace"))) / (2**32 + 1)
+        found.append(round(math.log(share) * (0.5 if token in before else 1.0), 6))
+        before.add(token)
+    return found[: len(tokens)]
 
 
 def _sentence(opening: str, chance: random.Random) -> list[str]:
