@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 from huggingface_hub import close_session, constants
+from huggingface_hub.utils import _xet
 
 from hub import Hub
 from prequery.local import process
@@ -56,3 +57,13 @@ def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
         yield hub
         close_session()
         assert hub.mistakes == []
+
+
+@pytest.fixture
+def xet(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> Hub:
+    """The Hub of the test, with large files over xet, as clients do where hf_xet is installed."""
+    monkeypatch.delenv("HF_HUB_DISABLE_XET")
+    monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", False)
+    # Its cache is where the environment said when the session began.
+    monkeypatch.setattr(_xet, "_GLOBAL_XET_HOLDER", _xet.XetSessionHolder())
+    return hub

@@ -1,7 +1,7 @@
 """A Hub for tests: real HTTP on the loopback, for the real clients, unchanged.
 
 `repos` and `git` are what it keeps, `state` what it knows, `repository`, `revisions`, `downloads`,
-`lfs` its calls, `faults` what goes wrong, `server` the server. A test takes the fixture `hub`.
+`lfs`, `xet` its calls, `xorbs` xet's formats, `faults` what goes wrong, `server` the server. A test takes the fixture `hub`.
 
 How each behaviour was established. *Client*: huggingface_hub 2.4 sends, reads or documents it so,
 and could not work otherwise. *Reported*: an answer of the real Hub, quoted in a public issue.
@@ -33,6 +33,11 @@ and could not work otherwise. *Reported*: an answer of the real Hub, quoted in a
 - 1,000 entries of the tree a page, 50 expanded, `Link` with `rel="next"`; 413 above 1,000 paths
   (client). 50 commits a page is chosen.
 - A large file redirects to another origin, where the token is not sent (client).
+- xet: tokens, xorbs, shards, reconstructions and the question after a chunk are those of the
+  public specification 1.1, and were watched as hf_xet 1.8 makes them: it asks for chunks below
+  `default`, tries `/v1/xorb-grants` first and goes on where that is 404, sends shards to `/v2`.
+  In a shard that answers a question, what the specification calls 48 reserved bytes are offsets
+  (read in xet-core's source; with zeros hf_xet dies).
 - `RateLimit` and `RateLimit-Policy` on every answer (client).
 """
 

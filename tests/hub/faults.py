@@ -24,6 +24,7 @@ class Call:
         token: What the caller showed.
         received: Bytes of the body.
         status: Of the answer; null while there is none, and for a connection that was cut.
+        refusal: What a refusal said.
         fault: The fault that it met.
     """
 
@@ -34,6 +35,7 @@ class Call:
     token: str | None = None
     received: int = 0
     status: int | None = None
+    refusal: str | None = None
     fault: "Fault | None" = None
 
     def __str__(self) -> str:

@@ -11,7 +11,7 @@ from aiohttp import web
 from aiohttp.typedefs import Handler
 from huggingface_hub import HfApi
 
-from hub import downloads, lfs, repository, revisions
+from hub import downloads, lfs, repository, revisions, xet
 from hub.faults import Call, CutError, token
 from hub.refusals import RefusalError
 from hub.state import STATE, State
@@ -27,17 +27,18 @@ class Hub(State):
         """Return a client with a token, by default with `Hub.token`."""
         return HfApi(endpoint=self.url, token=token or self.token)
 
-    def environment(self, home: Path) -> dict[str, str]:
+    def environment(self, home: Path, xet: bool = False) -> dict[str, str]:
         """Return what a process must have in its environment to talk to this Hub alone.
 
         Args:
             home: Where its caches go.
+            xet: Whether large files go over xet rather than LFS.
         """
         return {
             "HF_ENDPOINT": self.url,
             "HF_TOKEN": self.token,
             "HF_HOME": str(home),
-            "HF_HUB_DISABLE_XET": "1",
+            "HF_HUB_DISABLE_XET": "0" if xet else "1",
             "HF_HUB_DISABLE_TELEMETRY": "1",
             "HF_HUB_DISABLE_PROGRESS_BARS": "1",
         }
@@ -50,7 +51,7 @@ class Hub(State):
         async def run() -> None:
             app = web.Application(client_max_size=1 << 30, middlewares=[_middleware])
             app[STATE] = self
-            for module in (repository, revisions, downloads, lfs):
+            for module in (repository, revisions, downloads, lfs, xet):
                 app.router.add_routes(module.routes)
             runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.1)
             await runner.setup()
@@ -118,6 +119,7 @@ async def _answer(
         if call.fault and call.fault.when == "after":
             await call.fault.strike(request, state.expire)
     except RefusalError as refusal:
+        call.refusal = refusal.message
         return refusal.answer()
     except CutError:
         raise

@@ -10,6 +10,7 @@ from aiohttp import web
 from hub.faults import Call, Fault, token
 from hub.refusals import RefusalError, no_repo
 from hub.repos import Repo
+from hub.xorbs import Xet
 
 KINDS = {"model": "models", "dataset": "datasets", "space": "spaces", "kernel": "kernels"}
 
@@ -58,6 +59,8 @@ class State:
         commits_page_size: Commits of a page.
         part_bytes: A large file above it is uploaded in parts of this size.
         rate_limit: Calls that the window allows; tests lower it.
+        xet: What the storage of xet holds.
+        xet_tokens: Its tokens, each for a repo, to read or to write.
         mistakes: Of this server: what its own code raised. The fixture wants none.
     """
 
@@ -69,6 +72,8 @@ class State:
     commits_page_size: int = 50
     part_bytes: int = 20_000_000
     rate_limit: int = 1_000_000
+    xet: Xet = field(default_factory=Xet)
+    xet_tokens: dict[str, tuple[Repo, str]] = field(default_factory=dict)
     mistakes: list[Exception] = field(default_factory=list)
     url: str = ""
     storage_url: str = ""
@@ -100,6 +105,7 @@ class State:
         """Let a token be worth nothing from now on."""
         if token in self.accounts:
             self.accounts[token].expired = True
+        self.xet_tokens.pop(token or "", None)
 
     def account(self, request: web.Request) -> Account | None:
         """Return who asks; null is a stranger without a token."""
