@@ -1,7 +1,8 @@
 """A Hub for tests: real HTTP on the loopback, for the real clients, unchanged.
 
 `repos` and `git` are what it keeps, `state` what it knows, `repository`, `revisions`, `downloads`,
-`lfs`, `xet` its calls, `xorbs` xet's formats, `faults` what goes wrong, `server` the server. A test takes the fixture `hub`.
+`lfs`, `xet` its calls, `xorbs` xet's formats, `faults` what goes wrong, `server` the server.
+A test takes the fixture `hub`, and `xet` beside it where large files are to go over xet.
 
 How each behaviour was established. *Client*: huggingface_hub 2.4 sends, reads or documents it so,
 and could not work otherwise. *Reported*: an answer of the real Hub, quoted in a public issue.
