@@ -1,13 +1,17 @@
 """A release with every plot: rows as judges label them, made without a model."""
 
+from pathlib import Path
 from random import Random
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.parquet as pq
+from fsspec.implementations.local import LocalFileSystem
 
 from prequery import lock, recipe, rows
 from prequery.columns.prompted import QUALITY
 from prequery.endpoint import Info
+from prequery.folder import Folder
 from prequery.judge_check import Check
 from prequery.prefix import Prefix
 from prequery.selection import Selection
@@ -99,6 +103,19 @@ def table(released: list[rows.Row]) -> pa.Table:
     """Return rows in the released schema."""
     rows.check(released, RECIPE.dtypes)
     return pa.Table.from_pylist(released, schema=rows.features(RECIPE.dtypes).arrow_schema)
+
+
+def write(place: Path, released: list[rows.Row]) -> Folder:
+    """Write a release of such rows into a folder, as a build does."""
+    folder = Folder(LocalFileSystem(), str(place), RECIPE)
+    (place / RECIPE.name).mkdir(parents=True)
+    shard = place / RECIPE.name / "train-00000-of-00001.parquet"
+    pq.write_table(table(released), shard, row_group_size=100)
+    complete = finished(folder.files(), {"cut off at max_new_tokens": 20})
+    folder.write(f"{RECIPE.name}.yaml", RECIPE.text)
+    folder.write(f"{RECIPE.name}.lock.json", lock.dump(complete))
+    folder.write_card(complete)
+    return folder
 
 
 def finished(files: dict[str, dict[str, Any]], rejected: dict[str, int]) -> lock.Lock:

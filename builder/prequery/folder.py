@@ -14,7 +14,7 @@ import hashlib
 import json
 import posixpath
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -119,29 +119,43 @@ class Folder:
             ShardError: The folder cannot be written.
         """
         complete = lock.complete(pinned, selection, self.files())
-        self.keep_template(self.given_template())
-        self.write_card(complete)
+        if self.fs.exists(self._template):
+            self.fs.rm(self._template)
+        self.write_card(complete, self.given_template())
         self.write(f"{self.recipe.name}.yaml", self.recipe.text)
         self.write(f"{self.recipe.name}.lock.json", lock.dump(complete))
         return complete
 
-    def card(self, complete: Lock) -> Card:
+    def card(self, complete: Lock, template: str | None = None) -> Card:
         """Make the card of the shards that are here, which a lock describes.
+
+        Args:
+            complete: The lock.
+            template: A user's own; null: the one that is kept in the folder, else the bundled.
 
         Raises:
             CardError: The template cannot be rendered.
             ShardError: Recipe, lock and shards are not of one build.
         """
-        return card.make(self.recipe, complete, card.measure(self.tables()), self.template())
+        template = self.template() if template is None else template
+        made = card.make(self.recipe, complete, card.measure(self.tables()), template)
+        if template is not None:
+            kept = {posixpath.basename(self._template): template}
+            made = replace(made, files={**made.files, **kept})
+        return made
 
-    def write_card(self, complete: Lock) -> None:
-        """Write the card into its section of README.md, and its plots.
+    def write_card(self, complete: Lock, template: str | None = None) -> None:
+        """Write the card into its section of README.md, and its files beside it.
+
+        Args:
+            complete: The lock.
+            template: As for `card`; it is kept, so that anybody can make or check the card again.
 
         Raises:
             CardError: The README in the folder is broken; it stays as it is.
             ShardError: Recipe, lock and shards are not of one build.
         """
-        made = self.card(complete)
+        made = self.card(complete, template)
         readme = sections.merged(self.readme(), made.readme, self.recipe.name)
         for name, text in made.files.items():
             self.write(name, text)
@@ -162,17 +176,15 @@ class Folder:
 
     def template(self) -> str | None:
         """Return the user's card template that is kept in the folder; null: there is none."""
-        if not self.fs.exists(self._template):
-            return None
-        content: bytes = self.fs.cat_file(self._template)
-        return content.decode(errors="replace")
+        return self.beside(posixpath.basename(self._template))
 
-    def keep_template(self, template: str | None) -> None:
-        """Keep the template beside the card, so that anybody can make or check the card again."""
-        if template is not None:
-            self.write(posixpath.basename(self._template), template)
-        elif self.fs.exists(self._template):
-            self.fs.rm(self._template)
+    def beside(self, name: str) -> str | None:
+        """Return the text of a file that belongs to the card; null: there is none."""
+        path = self.path(name)
+        if not self.fs.exists(path):
+            return None
+        content: bytes = self.fs.cat_file(path)
+        return content.decode(errors="replace")
 
     def readme(self) -> str | None:
         """Return README.md; null where there is none.

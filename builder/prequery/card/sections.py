@@ -55,7 +55,8 @@ def merged(existing: str | None, card: str, config: str) -> str:
 
     Args:
         existing: The README that is there; null: none.
-        card: From `page.render`: a YAML block, then the text.
+        card: From `page.make`: a YAML block, then the text. Or a README that it was merged into,
+            of which the config's part is taken.
         config: The config that the card is of.
 
     Returns:
@@ -66,6 +67,8 @@ def merged(existing: str | None, card: str, config: str) -> str:
         CardError: The README's YAML block or its marks are broken.
     """
     given, text = _split(card, f"the card of {config}")
+    if re.search(rf"^{re.escape(MARK)} begin {re.escape(config)} -->", text, re.MULTILINE):
+        given, text = _own_part(given, text, config)
     if _MARK.search(text):
         raise CardError(
             "the card holds a line that is one of the marks around a config's section",
@@ -91,6 +94,27 @@ def merged(existing: str | None, card: str, config: str) -> str:
     return f"---\n{dump(block)}---\n{gap}{body}"
 
 
+def _own_part(block: Mapping[str, Any], text: str, config: str) -> tuple[dict[str, Any], str]:
+    """Return of a README what `page.make` gave for a config."""
+    section = _sections(text)[config]
+    own = {
+        key: value[0] if key in (*_ALONE, "pretty_name") and len(value) == 1 else value
+        for key, value in section.contribution.items()
+    }
+    for key in _BY_CONFIG:
+        entries = [_checked(entry, key) for entry in _list(block.get(key))]
+        mine = [one for one in entries if one.get("config_name", "default") == config]
+        if mine:
+            own[key] = mine if key == "configs" else mine[0]
+    others = {"size_categories", *own, *_UNITED, *_BY_CONFIG}
+    own |= {key: value for key, value in block.items() if key not in others}
+    order = [*block, *own]
+    return (
+        {key: own[key] for key in dict.fromkeys(order) if key in own},
+        text[section.text_start : section.text_end].strip("\n") + "\n",
+    )
+
+
 def dump(block: Mapping[str, Any]) -> str:
     """Return a YAML block's lines."""
     return yaml.safe_dump(dict(block), sort_keys=False, allow_unicode=True, width=1000)
@@ -105,6 +129,15 @@ def section_of(readme: str, config: str) -> str | None:
     body = _split(readme, README)[1]
     found = _sections(body).get(config)
     return None if found is None else body[found.text_start : found.text_end]
+
+
+def names(readme: str) -> list[str]:
+    """Return the configs that have a section in a README, in its order.
+
+    Raises:
+        CardError: The README's YAML block or its marks are broken.
+    """
+    return list(_sections(_split(readme, README)[1]))
 
 
 def check(readme: str) -> None:

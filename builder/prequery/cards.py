@@ -1,0 +1,133 @@
+"""Cards of a finished folder or of a repository's copy: made anew, or held against the data."""
+
+import posixpath
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+
+from fsspec import AbstractFileSystem
+from fsspec.core import url_to_fs
+
+from prequery import recipe
+from prequery.card import differences, sections
+from prequery.card.differences import Difference
+from prequery.errors import BuildError, CardError
+from prequery.folder import Folder
+from prequery.lock import Lock
+
+LOCK = ".lock.json"
+
+
+@dataclass(frozen=True)
+class Checked:
+    """What came of checking one config's card.
+
+    Args:
+        config: Its name.
+        numbers: How many numbers the card and the plots have.
+        found: Where they are not what the data gives.
+    """
+
+    config: str
+    numbers: int
+    found: tuple[Difference, ...]
+
+
+def check(place: str) -> Iterator[Checked]:
+    """Recompute the cards of all configs from their Parquet files and locks, and compare.
+
+    Args:
+        place: Local folder or fsspec URL.
+
+    Raises:
+        CardError: There is no card, or what it is made from cannot be read.
+        ShardError: Recipe, lock and files are not of one build.
+    """
+    fs, root = url_to_fs(place)
+    configs = _configs(fs, root, place)
+    for config in configs:
+        yield _check(*_opened(fs, root, config, place))
+    readme = Folder(fs, root, _opened(fs, root, configs[0], place)[0].recipe).readme() or ""
+    for config in sections.names(readme):
+        if config not in configs:
+            missing = Difference(f"{config}{LOCK}", None, "one: nothing else tells what is true")
+            yield Checked(config, 0, (missing,))
+
+
+def rewrite(place: str, template: str | None = None) -> list[str]:
+    """Make the cards of all configs anew from their Parquet files and locks.
+
+    Args:
+        place: Local folder or fsspec URL.
+        template: A user's own, kept in the folder; null: the one that is there, else the bundled.
+
+    Returns:
+        The configs' names.
+
+    Raises:
+        CardError: There is no lock, or a README or template is broken.
+        ShardError: Recipe, lock and files are not of one build.
+    """
+    fs, root = url_to_fs(place)
+    configs = _configs(fs, root, place)
+    for config in configs:
+        folder, held = _opened(fs, root, config, place)
+        folder.write_card(held, template)
+    return configs
+
+
+def _configs(fs: AbstractFileSystem, root: str, place: str) -> list[str]:
+    locks = [posixpath.basename(path) for path in fs.glob(posixpath.join(root, f"*{LOCK}"))]
+    if not locks:
+        raise CardError(
+            "there is no lock, which a build writes last",
+            place,
+            "name a folder that `prequery build` finished, or a whole copy of a repository",
+        )
+    return sorted(name.removesuffix(LOCK) for name in locks)
+
+
+def _opened(fs: AbstractFileSystem, root: str, config: str, place: str) -> tuple[Folder, Lock]:
+    path = posixpath.join(root, f"{config}.yaml")
+    where = posixpath.join(place, f"{config}.yaml")
+    try:
+        text = fs.cat_file(path).decode()
+    except (FileNotFoundError, UnicodeDecodeError):
+        raise CardError(
+            "the recipe is missing beside the lock", where, "fetch the whole repository"
+        ) from None
+    built = recipe.read(text, where)
+    folder = Folder(fs, root, built)
+    held = folder.read_lock()
+    if built.name != config:
+        what = f"the recipe is of the config {built.name!r}"
+        raise CardError(what, where, "fetch the whole repository again")
+    return folder, held
+
+
+def _check(folder: Folder, held: Lock) -> Checked:
+    """Compare one config's card, plots and file list with what its Parquet files give."""
+    config = folder.recipe.name
+    files = folder.files()
+    found = [
+        Difference(f"{config}{LOCK}, files, {path}, {key}", told, given)
+        for path in dict.fromkeys((*held["files"], *files))
+        for key in ("rows", "bytes", "sha256")
+        if (told := _text(held["files"], path, key)) != (given := _text(files, path, key))
+    ]
+    try:
+        made = folder.card(held | {"files": files})
+    except BuildError as error:
+        return Checked(config, 0, (*found, Difference(f"{config}{LOCK}", error.what, None)))
+    found += differences.in_readme(folder.readme() or "", made.readme, config)
+    for path, given in made.files.items():
+        told = folder.beside(path)
+        if told is None:
+            found.append(Difference(path, None, "one"))
+        elif told != given:
+            found += [replace(one, place=path) for one in differences.in_text(told, given)]
+    numbers = sum(map(differences.count_numbers, (made.readme, *made.files.values())))
+    return Checked(config, numbers, tuple(found))
+
+
+def _text(files: dict[str, dict[str, object]], path: str, key: str) -> str | None:
+    return str(files[path].get(key)) if path in files else None
