@@ -15,6 +15,8 @@ EXACT_ROWS = 100_000
 PROBES = 64
 """Buckets of 2 sqrt(vectors) that each vector is compared with."""
 
+_BLOCK_ROWS = 2048  # their table of distances is 16 MiB: larger ones wait for the memory
+
 _FAR = np.iinfo(np.int32).max
 
 
@@ -54,10 +56,8 @@ def nearest(
         block_rows: Vectors that are compared at a time; it changes no value.
     """
     search = _Search(vectors, threshold)
-    rows = np.arange(len(vectors))
     if len(vectors) <= exact_rows:
-        if len(vectors):
-            search.compare(rows, rows, block_rows)
+        search.compare_all(block_rows or _BLOCK_ROWS)
     else:
         for members, others in buckets(vectors, 2 * isqrt(len(vectors)), PROBES):
             search.compare(members, others, block_rows)
@@ -118,6 +118,26 @@ class _Search:
         self._count = np.zeros(rows, np.int64)
         self._first = np.arange(rows)
 
+    def compare_all(self, block_rows: int) -> None:
+        """Compare each with every other; a pair is multiplied once, and read in both directions."""
+        blocks = np.split(
+            np.arange(len(self._squares)), range(block_rows, len(self._squares), block_rows)
+        )
+        for at, members in enumerate(blocks):
+            if not len(members):
+                return
+            targets = Targets(self._vectors[members])
+            distances = targets.compare(self._vectors[members])
+            np.fill_diagonal(distances, _FAR)
+            self._note(members, distances, members)
+            for others in blocks[at + 1 :]:
+                distances = targets.compare(self._vectors[others])
+                self._note(others, distances, members)
+                # Less the members' own squares now, not the others'.
+                distances -= self._squares[members]
+                distances += self._squares[others, np.newaxis]
+                self._note(members, distances.T, others)
+
     def compare(
         self,
         members: NDArray[np.int64],
@@ -134,18 +154,18 @@ class _Search:
         for block, distances in targets.blocks(self._vectors[others], block_rows):
             itself = np.flatnonzero(is_member[block])
             distances[itself, place[block][itself]] = _FAR
-            rows, least = others[block], distances.min(axis=1)
-            self._least[rows] = np.minimum(self._least[rows], least)
-            self._note_near(rows, least, distances, members)
+            self._note(others[block], distances, members)
 
-    def _note_near(
+    def _note(
         self,
         rows: NDArray[np.int64],
-        least: NDArray[np.int32],
         distances: NDArray[np.int32],
         members: NDArray[np.int64],
     ) -> None:
-        """Count who is nearer than the threshold; few rows have anybody."""
+        """Note the least of each row's distances, and who is nearer than the threshold."""
+        least = distances.min(axis=1)
+        self._least[rows] = np.minimum(self._least[rows], least)
+        # Few rows have anybody.
         some = np.flatnonzero(least < self._limits[rows])
         near = distances[some] < self._limits[rows[some], np.newaxis]
         self._count[rows[some]] += np.count_nonzero(near, axis=1)
