@@ -20,6 +20,7 @@ from huggingface_hub.errors import (
     RepositoryNotFoundError,
     RevisionNotFoundError,
 )
+from huggingface_hub.utils._http import RateLimitInfo, parse_ratelimit_headers
 
 from hub import Fault, Hub
 
@@ -342,3 +343,159 @@ def test_somebody_else_may_commit_in_between(repo: Hub) -> None:
     with pytest.raises(HfHubHTTPError, match="A commit has happened since"):
         commit(repo, add("b.txt"), parent_commit=head)
     assert sorted(repo.files(REPO)) == [".gitattributes", "a.txt", "theirs.txt"]
+
+
+def test_a_branch_grows_on_its_own(repo: Hub) -> None:
+    first = commit(repo, add("a.txt"))
+    repo.api().create_branch(REPO, branch="next", repo_type="dataset")
+
+    repo.api().create_commit(
+        REPO, [add("b.txt")], repo_type="dataset", commit_message="ahead", revision="next"
+    )
+
+    refs = {ref.name: ref for ref in repo.api().list_repo_refs(REPO, repo_type="dataset").branches}
+    assert refs["main"].target_commit == first
+    assert sorted(repo.files(REPO, "next")) == [".gitattributes", "a.txt", "b.txt"]
+    with pytest.raises(HfHubHTTPError) as error:
+        repo.api().create_branch(REPO, branch="next", repo_type="dataset")
+    assert status(error) == 409
+    with pytest.raises(BadRequestError):
+        repo.api().create_branch(REPO, branch="refs/heads/other", repo_type="dataset")
+    with pytest.raises(HfHubHTTPError, match="Cannot delete the main branch"):
+        repo.api().delete_branch(REPO, branch="main", repo_type="dataset")
+    repo.api().delete_branch(REPO, branch="next", repo_type="dataset")
+    with pytest.raises(RevisionNotFoundError):
+        commit_to(repo, "next")
+
+
+def commit_to(hub: Hub, revision: str) -> None:
+    hub.api().create_commit(
+        REPO, [add("c.txt")], repo_type="dataset", commit_message="no", revision=revision
+    )
+
+
+def test_a_tag_takes_no_commits(repo: Hub) -> None:
+    repo.api().create_tag(REPO, tag="v1", repo_type="dataset")
+
+    with pytest.raises(BadRequestError, match="is a tag"):
+        commit_to(repo, "v1")
+
+
+def test_a_stranger_may_propose_what_a_member_merges(repo: Hub) -> None:
+    head = commit(repo, add("a.txt"))
+
+    proposed = repo.api("hf_stranger").create_commit(
+        REPO,
+        [add("b.txt"), CommitOperationAdd("0.parquet", PARQUET)],
+        repo_type="dataset",
+        commit_message="a proposal",
+        create_pr=True,
+        parent_commit=head,
+    )
+
+    assert proposed.pr_revision == "refs/pr/1"
+    assert "b.txt" not in repo.files(REPO)
+    assert repo.files(REPO, "refs/pr/1")["0.parquet"] == PARQUET
+    refs = repo.api().list_repo_refs(REPO, repo_type="dataset", include_pull_requests=True)
+    assert [ref.target_commit for ref in refs.pull_requests or []] == [proposed.oid]
+    with pytest.raises(HfHubHTTPError, match="create_pr=1"):
+        repo.api("hf_stranger").merge_pull_request(REPO, 1, repo_type="dataset")
+
+    commit(repo, add("c.txt"))
+    repo.api().merge_pull_request(REPO, 1, repo_type="dataset")
+
+    assert sorted(repo.files(REPO)) == [".gitattributes", "0.parquet", "a.txt", "b.txt", "c.txt"]
+    details = repo.api().get_discussion_details(REPO, 1, repo_type="dataset")
+    assert (details.status, details.author, details.target_branch) == (
+        "merged",
+        "eve",
+        "refs/heads/main",
+    )
+    assert [pull.title for pull in repo.api().get_repo_discussions(REPO, repo_type="dataset")] == [
+        "a proposal"
+    ]
+
+
+def test_a_pull_request_that_conflicts_cannot_be_merged(repo: Hub) -> None:
+    commit(repo, add("a.txt"))
+    pull = repo.api().create_pull_request(REPO, title="empty at first", repo_type="dataset")
+    assert pull.status == "draft"
+    repo.api().create_commit(
+        REPO,
+        [add("a.txt", b"theirs\n")],
+        repo_type="dataset",
+        commit_message="theirs",
+        revision=pull.git_reference,
+    )
+    commit(repo, add("a.txt", b"ours\n"))
+
+    details = repo.api().get_discussion_details(REPO, pull.num, repo_type="dataset")
+    assert details.conflicting_files == ["a.txt"]
+    with pytest.raises(HfHubHTTPError, match=r"conflicts in a\.txt") as error:
+        repo.api().merge_pull_request(REPO, pull.num, repo_type="dataset")
+    assert status(error) == 409
+    repo.api().change_discussion_status(REPO, pull.num, "closed", repo_type="dataset")
+    assert repo.dataset(REPO).pulls[0].status == "closed"
+
+
+def test_the_history_comes_in_pages(repo: Hub) -> None:
+    repo.commits_page_size = 2
+    for number in range(5):
+        commit(repo, add(f"{number}.txt"))
+
+    listed = repo.api().list_repo_commits(REPO, repo_type="dataset")
+
+    assert len(listed) == 6
+    assert [made.title for made in listed[-2:]] == ["a change", "initial commit"]
+    assert [call.name for call in repo.calls].count("commits") == 3
+
+
+def test_a_commit_that_changes_nothing_is_made_if_it_is_sent(repo: Hub) -> None:
+    before = repo.dataset(REPO).at("main")
+    body = b'{"key": "header", "value": {"summary": "nothing", "description": ""}}\n'
+
+    answer = get_session().post(
+        f"{repo.url}/api/datasets/{REPO}/commit/main",
+        content=body,
+        headers={
+            "Content-Type": "application/x-ndjson",
+            "Authorization": f"Bearer {repo.token}",
+        },
+    )
+
+    assert answer.status_code == 200
+    head = repo.dataset(REPO).at("main")
+    assert (head.parent, head.files) == (before.oid, before.files)
+
+
+def test_every_answer_tells_how_many_calls_are_left(repo: Hub) -> None:
+    repo.rate_limit = len(repo.calls) + 1
+
+    said = get_session().get(f"{repo.url}/api/datasets/{REPO}")
+    refused = get_session().get(f"{repo.url}/api/datasets/{REPO}")
+
+    assert (said.status_code, parse_ratelimit_headers(said.headers)) == (
+        200,
+        RateLimitInfo("api", 0, 300, 2, 300),
+    )
+    assert (refused.status_code, refused.headers["Retry-After"]) == (429, "300")
+
+
+def test_a_moved_tag_is_seen_where_it_is(repo: Hub) -> None:
+    commit(repo, add("a.txt"))
+    repo.api().create_tag(REPO, tag="v1", repo_type="dataset")
+    second = commit(repo, add("b.txt"))
+    repo.dataset(REPO).refs["refs/tags/v1"] = second
+
+    assert repo.api().dataset_info(REPO, revision="v1").sha == second
+
+
+def test_settings_and_deletion_need_the_right_to_write(repo: Hub) -> None:
+    repo.api().update_repo_settings(REPO, repo_type="dataset", private=True)
+    assert repo.dataset(REPO).private
+    repo.api().auth_check(REPO, repo_type="dataset")
+
+    with pytest.raises(HfHubHTTPError, match="rights to delete"):
+        repo.api("hf_reader").delete_repo(REPO, repo_type="dataset")
+    repo.api().delete_repo(REPO, repo_type="dataset")
+    assert repo.repos == {}

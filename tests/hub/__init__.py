@@ -1,7 +1,8 @@
 """A Hub for tests: real HTTP on the loopback, for the real clients, unchanged.
 
-`repos` and `git` are what it keeps, `state` what it knows, `repository`, `revisions`, `downloads`,
-`lfs`, `xet` its calls, `xorbs` xet's formats, `faults` what goes wrong, `server` the server.
+`repos` and `git` are what it keeps, `state` what it knows, `repository`, `revisions`, `pulls`,
+`downloads`, `lfs`, `xet` its calls, `xorbs` xet's formats, `faults` what goes wrong, `server`
+the server.
 A test takes the fixture `hub`, and `xet` beside it where large files are to go over xet.
 
 How each behaviour was established. *Client*: huggingface_hub 2.4 sends, reads or documents it so,
@@ -34,6 +35,9 @@ and could not work otherwise. *Reported*: an answer of the real Hub, quoted in a
 - 1,000 entries of the tree a page, 50 expanded, `Link` with `rel="next"`; 413 above 1,000 paths
   (client). 50 commits a page is chosen.
 - A large file redirects to another origin, where the token is not sent (client).
+- A pull request is `open` where a commit made it, `draft` where it was opened empty, its commits
+  are below `refs/pr` (client). That a merge keeps what only the branch has, and is refused with
+  409 where both changed a file, is chosen.
 - xet: tokens, xorbs, shards, reconstructions and the question after a chunk are those of the
   public specification 1.1, and were watched as hf_xet 1.8 makes them: it asks for chunks below
   `default`, tries `/v1/xorb-grants` first and goes on where that is 404, sends shards to `/v2`.

@@ -68,14 +68,27 @@ class Stored:
 
 @dataclass
 class Pull:
-    """A pull request."""
+    """A pull request.
+
+    Args:
+        branch: Where it is to go.
+        base: Commit that it started from.
+        merged: Commit that merged it.
+    """
 
     number: int
     title: str
     description: str
     author: str
+    branch: str
     base: str
-    status: str = "open"
+    status: str
+    merged: str | None = None
+
+    @property
+    def ref(self) -> str:
+        """Full name of the ref that its commits go to."""
+        return f"refs/pr/{self.number}"
 
 
 @dataclass
@@ -173,6 +186,15 @@ class Repo:
         self.commits[oid] = made
         self.refs[ref] = oid
         return made
+
+    def open(
+        self, title: str, description: str, author: str, branch: str, base: Commit, status: str
+    ) -> Pull:
+        """Open a pull request that has no commit yet."""
+        number = len(self.pulls) + 1
+        pull = Pull(number, title, description, author, branch, base.oid, status)
+        self.pulls.append(pull)
+        return pull
 
     def is_large(self, path: str, size: int, sample: bytes) -> bool:
         """Tell whether a new file belongs into large storage."""

@@ -10,7 +10,7 @@ from yarl import URL
 
 from hub import git
 from hub.refusals import RefusalError, no_entry, no_revision
-from hub.repos import Commit, File, Pull, Repo
+from hub.repos import Commit, File, Repo
 from hub.repository import REPO, address, date
 from hub.state import STATE
 
@@ -61,16 +61,14 @@ async def commit(request: web.Request) -> web.Response:
         raise RefusalError(400, '"summary" is not allowed to be empty')
     base = _base(repo, head, header.get("parentCommit"), opens_pull)
     files = repo.changed(base.files, lines[1:])
+    title, text = header["summary"], header.get("description", "")
     pull = None
     if opens_pull:
-        title, text = header["summary"], header.get("description", "")
-        pull = Pull(len(repo.pulls) + 1, title, text, account.name, base.oid)
-        repo.pulls.append(pull)
-        ref = f"refs/pr/{pull.number}"
+        branch = revision if repo.ref(revision) == f"refs/heads/{revision}" else "main"
+        pull = repo.open(title, text, account.name, branch, base, "open")
+        ref = pull.ref
     assert ref is not None
-    made = repo.write(
-        ref, base.oid, files, header["summary"], header.get("description", ""), account.name
-    )
+    made = repo.write(ref, base.oid, files, title, text, account.name)
     url = address(state.url, repo)
     return web.json_response(
         {

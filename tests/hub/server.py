@@ -11,7 +11,7 @@ from aiohttp import web
 from aiohttp.typedefs import Handler
 from huggingface_hub import HfApi
 
-from hub import downloads, lfs, repository, revisions, xet
+from hub import downloads, lfs, pulls, repository, revisions, xet
 from hub.faults import Call, CutError, token
 from hub.refusals import RefusalError
 from hub.state import STATE, State
@@ -51,7 +51,7 @@ class Hub(State):
         async def run() -> None:
             app = web.Application(client_max_size=1 << 30, middlewares=[_middleware])
             app[STATE] = self
-            for module in (repository, revisions, downloads, lfs, xet):
+            for module in (repository, revisions, pulls, downloads, lfs, xet):
                 app.router.add_routes(module.routes)
             runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.1)
             await runner.setup()
