@@ -11,6 +11,7 @@ BuildError             something the user can act on: what happened, where, what
 ├── ShardError         the output folder is left as it was
 ├── CardError          a README or card is broken, or says what is not so; it is left as it was
 ├── RebuildError       a release cannot be read or rebuilt; it is left as it is
+├── ReleaseError       nothing of this release is visible; the same command carries on
 ├── LocalError         the embedded endpoint could not be set up or started
 ├── BudgetError        the run's budget is spent; the same command resumes
 └── StoppedError       the user stopped the build; the same command resumes
@@ -81,6 +82,10 @@ class CardError(BuildError):
 
 class RebuildError(BuildError):
     """A release cannot be read, trusted or rebuilt. It is left as it is."""
+
+
+class ReleaseError(BuildError):
+    """A release did not happen: its place shows what it showed before, never a mixture."""
 
 
 class LocalError(BuildError):

@@ -6,7 +6,14 @@ from typing import Annotated, NoReturn
 import typer
 
 from prequery import __version__
-from prequery.cli import building, cards, probing, recipes, serving  # noqa: F401 - they add their commands
+from prequery.cli import (  # noqa: F401 - they add their commands
+    building,
+    cards,
+    probing,
+    recipes,
+    releasing,
+    serving,
+)
 from prequery.cli.apps import app
 from prequery.cli.screen import err, out, show_error
 from prequery.errors import BuildError
