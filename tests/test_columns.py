@@ -93,14 +93,15 @@ def cut(rows: Mapping[str, list[Any]], start: int, stop: int) -> dict[str, list[
 RIDDLES = str(Path(__file__).parent / "texts/riddles.jsonl")
 NEEDED: dict[str, dict[str, Any]] = {
     "contamination": {"files": {RIDDLES: "question"}},
+    "reward_difference": {"base": "b"},
     "novelty": {"file": RIDDLES, "field": "question"},
 }
 
 
 def made(kind: type[Column]) -> Column:
     """Return a column with its defaults, and with what it has to be told."""
-    needed = {"judge": "j"} if issubclass(kind, JudgeColumn) else NEEDED.get(kind.name, {})
-    return columns.load({kind.name: needed}, "")
+    judge = {"judge": "j"} if issubclass(kind, JudgeColumn) else {}
+    return columns.load({kind.name: judge | NEEDED.get(kind.name, {})}, "")
 
 
 EVERY = [made(kind) for kind in columns.ALL]

@@ -4,6 +4,7 @@ import asyncio
 import json
 import math
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import pyarrow.parquet as pq
@@ -144,6 +145,18 @@ def test_vllm_and_sglang_tell_the_same(server: ScriptedCompletions, asked: Json)
     [body] = server.asked
     assert body | asked | {"max_tokens": 1, "temperature": 0} == body
     assert body["prompt"] == "<|im_start|>assistant\nAir scatters"
+
+
+def test_vllm_puts_bos_before_a_text_that_stands_alone() -> None:
+    def say(prompt: str, seed: int | None) -> Json:
+        return vllm("<s>" + prompt, seed)
+
+    alone = replace(reading("Air scatters"), plain=True)
+    with ScriptedCompletions(owned_by="vllm", bos="<s>", say=say).serving() as server:
+        answer = ask(server.url, alone)
+
+    assert (answer.logprob_sum, answer.logprob_count) == (-6.0, 3)
+    assert [body["add_special_tokens"] for body in server.asked] == [True]
 
 
 @pytest.mark.parametrize("owned_by", ["lmdeploy", "acme/raw"])

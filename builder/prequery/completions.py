@@ -226,8 +226,8 @@ class CompletionsEndpoint(HttpEndpoint):
         if reading is None:
             return Answer(error=f"{self._dialect.name} tells no log-probabilities of a prompt")
         try:
-            before = await self._ids(request.prompt, timeout_s) if request.prompt else []
-            ids = await self._ids(whole.prompt, timeout_s)
+            before = await self._ids(request, timeout_s) if request.prompt else []
+            ids = await self._ids(whole, timeout_s)
             raw, headers = await self._once("POST", "/v1/completions", encode(reading), timeout_s)
             completion = _decode(raw)[0]
             likely = behind(before, ids, self._dialect.read(completion))
@@ -238,8 +238,9 @@ class CompletionsEndpoint(HttpEndpoint):
         counted = headers.get("x-prompt-tokens") or str(completion.usage.prompt_tokens)
         return read_text(likely, completion.usage.completion_tokens, counted)
 
-    async def _ids(self, text: str, timeout_s: float | None) -> list[int]:
-        body = {"model": self._name} | (self._dialect.tokenize(text) or {})
+    async def _ids(self, request: Request, timeout_s: float | None) -> list[int]:
+        asked = self._dialect.tokenize(request.prompt, request.plain) or {}
+        body = {"model": self._name} | asked
         raw, _ = await self._once("POST", "/tokenize", encode(body), timeout_s)
         return msgspec.json.decode(raw, type=_Tokenized).tokens
 

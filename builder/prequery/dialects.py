@@ -93,7 +93,7 @@ class Dialect:
     sampling: ClassVar[frozenset[str]] = frozenset({"temperature", "top_p", "max_new_tokens"})
     """Fields of `Sampling` that it has a word for."""
     asks: ClassVar[frozenset[str]] = frozenset(
-        {"prompt", "sampling", "seed", "stop", "logprobs", "reads"}
+        {"prompt", "sampling", "seed", "stop", "logprobs", "reads", "plain"}
     )
     """Fields of `Request`: the same. Who cannot `read` says so, and leaves out nothing."""
 
@@ -151,8 +151,13 @@ class Dialect:
         """Return the seed that is sent, which is the one that is recorded."""
         return None if request.sampling.temperature is None else request.seed
 
-    def tokenize(self, text: str) -> dict[str, Any] | None:
-        """Return the body for `/tokenize`; null where there is no such route."""
+    def tokenize(self, text: str, plain: bool = False) -> dict[str, Any] | None:
+        """Return the body for `/tokenize`; null where there is no such route.
+
+        Args:
+            text: To be split.
+            plain: As of a request.
+        """
         return None
 
     def finish(self, completion: Completion) -> str:
@@ -182,7 +187,7 @@ class Vllm(Dialect):
     asks = Dialect.asks | {"control", "grammar", "schema"}
 
     def extra(self, request: Request) -> dict[str, Any]:
-        """Send the prompt as it stands, with its own BOS, and show the control tokens.
+        """Send a template's prompt as it stands, with its own BOS, and show the control tokens.
 
         A stop string that is a control token is only found in a text that shows it.
         """
@@ -193,7 +198,7 @@ class Vllm(Dialect):
             _neutral(request.sampling)
             | grammar
             | {
-                "add_special_tokens": False,
+                "add_special_tokens": request.plain,
                 "skip_special_tokens": False,
                 "spaces_between_special_tokens": False,
             }
@@ -208,9 +213,9 @@ class Vllm(Dialect):
         told = completion.choices[0].prompt_logprobs or []
         return [next(iter(one.values())).logprob if one else None for one in told]
 
-    def tokenize(self, text: str) -> dict[str, Any]:
+    def tokenize(self, text: str, plain: bool = False) -> dict[str, Any]:
         """As `extra` sends it."""
-        return {"prompt": text, "add_special_tokens": False}
+        return {"prompt": text, "add_special_tokens": plain}
 
 
 @dataclass(frozen=True)
@@ -250,7 +255,7 @@ class Sglang(Dialect):
         """The prompt's stand before those of the answer."""
         return logprobs(completion.choices[0])[: completion.usage.prompt_tokens]
 
-    def tokenize(self, text: str) -> dict[str, Any]:
+    def tokenize(self, text: str, plain: bool = False) -> dict[str, Any]:
         """As it reads a prompt: with the tokenizer's special tokens."""
         return {"prompt": text, "add_special_tokens": True}
 
@@ -297,7 +302,7 @@ class LlamaCpp(Dialect):
         seed = super().seed(request)
         return None if seed is None else draws.fold(seed)
 
-    def tokenize(self, text: str) -> dict[str, Any]:
+    def tokenize(self, text: str, plain: bool = False) -> dict[str, Any]:
         """As it reads a prompt."""
         return {"content": text, "add_special": True, "parse_special": True}
 

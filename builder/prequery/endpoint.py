@@ -120,6 +120,8 @@ class Request:
         scores: The text is to be scored, not continued; `pair` is scored with it.
         pair: Second text; null: there is none.
         reads: Text behind the prompt, to be read: how likely is it there? Nothing is written.
+        plain: The prompt is of no template, which would hold a BOS: the tokenizer's own special
+            tokens go before it.
     """
 
     prompt: str
@@ -133,6 +135,7 @@ class Request:
     scores: bool = False
     pair: str | None = None
     reads: str | None = None
+    plain: bool = False
 
     def parameters(self) -> dict[str, Any]:
         """Return TGI's parameters.

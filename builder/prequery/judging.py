@@ -76,9 +76,11 @@ def request(question: Question, prefix: Prefix | None) -> Request:
             return _silent(Request(prompt=text, pair=pair, sampling=Sampling(), scores=True))
         case Reading(text, instruction):
             before = prefix.ask_response(instruction) if instruction is not None and prefix else ""
-            return _silent(Request(prompt=before, sampling=Sampling(max_new_tokens=1), reads=text))
+            one = Sampling(max_new_tokens=1)
+            return _silent(Request(prompt=before, sampling=one, reads=text, plain=not before))
         case Continuation(text, stop, most):
-            return _silent(Request(prompt=text, sampling=Sampling(max_new_tokens=most), stop=stop))
+            greedy = Sampling(max_new_tokens=most)
+            return _silent(Request(prompt=text, sampling=greedy, stop=stop, plain=True))
         case Prompt(text, schema, most):
             asked = Request(
                 prompt=text if prefix is None else prefix.ask_response(text),

@@ -13,6 +13,7 @@ from typing import Any, get_type_hints
 
 from prequery.columns.backward import Backward
 from prequery.columns.base import Column
+from prequery.columns.base_response import BaseResponse
 from prequery.columns.cluster import Cluster
 from prequery.columns.contamination import Contamination
 from prequery.columns.difficulty import Difficulty
@@ -30,6 +31,7 @@ from prequery.columns.personal_data import PersonalData
 from prequery.columns.refusal import Refusal
 from prequery.columns.repetition import Repetition
 from prequery.columns.response_quality import ResponseQuality
+from prequery.columns.reward_difference import RewardDifference
 from prequery.columns.safety import Safety
 from prequery.columns.task_category import TaskCategory
 from prequery.errors import RecipeError
@@ -52,6 +54,8 @@ ALL: tuple[type[Column], ...] = (
     ResponseQuality,
     Safety,
     InstructReward,
+    BaseResponse,
+    RewardDifference,
     Ifd,
     Backward,
     MinNeighborDistance,
