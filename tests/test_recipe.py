@@ -48,9 +48,9 @@ def test_every_bundled_recipe_is_valid_and_bears_the_name_of_its_file() -> None:
             {"row": "5"},
             "unknown key 'row'",
             "r.yaml, line 10, row",
-            "did you mean 'rows'? known: name, version, rows, seed, generator, instructions, "
-            "responses, turns, follow_up, steering, think, responder, judges, preference, columns, "
-            "filters, release, endpoint, max_attempts",
+            "did you mean 'rows'? known: name, version, rows, candidates, seed, generator, "
+            "instructions, responses, turns, follow_up, steering, think, responder, judges, "
+            "preference, columns, filters, release, endpoint, max_attempts",
         ),
         (
             {"rows": "ten"},
@@ -134,7 +134,7 @@ def test_every_bundled_recipe_is_valid_and_bears_the_name_of_its_file() -> None:
             {"filters": "[3]"},
             "3 is not a filter",
             "r.yaml, line 9, filters",
-            'write an expression, such as: language == "en"',
+            'write an expression, as language == "en", or one of top, balance, at_most',
         ),
         (
             {"endpoint": "{url: 'http://h', token_env: hf_abc-secret}"},

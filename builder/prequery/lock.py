@@ -128,6 +128,7 @@ def complete(pinned: Lock, selection: Selection, files: Mapping[str, Mapping[str
             "accepted": selection.accepted,
             "rejected": dict(selection.rejected),
             "ended": dict(selection.ended),
+            "steps": [asdict(step) for step in selection.steps],
             "requests": selection.requests,
             "prompt_tokens": selection.prompt_tokens,
             "generated_tokens": selection.generated_tokens,

@@ -187,7 +187,7 @@ class Magpie(ArrowBasedBuilder):
 
     def _split_generators(self, dl_manager: Any) -> list[SplitGenerator]:
         assert self._show is not None
-        with self._show(self.recipe.rows) as shown:
+        with self._show(self.recipe.goal) as shown:
             self._build = build(self.recipe, self.options, shown, self._work, self.rows_per_shard)
         return [SplitGenerator(name=Split.TRAIN, gen_kwargs={"parts": self._build.selection.parts})]
 

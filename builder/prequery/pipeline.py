@@ -118,7 +118,7 @@ class _Rows:
 def _replay(rows: _Rows, journals: Journals, hopeful: bool) -> tuple[Lock, Selection] | None:
     """Return a build whose answers are all in the journals; null when some are missing."""
     recipe, journal = rows.recipe, journals.answers
-    if not journal.header or len(journal) < 2 * recipe.rows:
+    if not journal.header or len(journal) < 2 * recipe.goal:
         return None  # every row has two answers
     if not all(held.header for held in journals.verdicts.values()):
         return None

@@ -64,7 +64,7 @@ class Plan:
     """An estimate, and what it rests on.
 
     Args:
-        rows: That the recipe wants.
+        rows: That the recipe wants, or chooses from.
         probe: What the first rows needed, up to the last accepted attempt.
         accepted: Its attempts that gates and row filters let through.
         rejected: Reason to number of its attempts, most frequent first.
@@ -96,8 +96,8 @@ def plan(recipe: Recipe, options: Options, rows: int, observer: Observer) -> Pla
     """
     watch = _Watch(observer)
     with tempfile.TemporaryDirectory() as work:
-        built = build(_shortened(recipe, min(rows, recipe.rows)), options, watch, Path(work))
-    return estimate(recipe.rows, built.selection, watch.seconds_per_answer, price(recipe))
+        built = build(_shortened(recipe, min(rows, recipe.goal)), options, watch, Path(work))
+    return estimate(recipe.goal, built.selection, watch.seconds_per_answer, price(recipe))
 
 
 def _shortened(recipe: Recipe, rows: int) -> Recipe:
@@ -110,8 +110,9 @@ def _shortened(recipe: Recipe, rows: int) -> Recipe:
     return replace(
         recipe,
         rows=rows,
+        candidates=None,
         columns=own,
-        filters=tuple(step for step in recipe.filters if step.reads <= known),
+        filters=tuple(step for step in recipe.leading if step.reads <= known),
         max_attempts=min(recipe.max_attempts, max(100, 10 * rows)),
     )
 

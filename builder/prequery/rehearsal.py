@@ -85,11 +85,12 @@ def rehearse(
         plain = unjudged(recipe)
         short = replace(
             plain,
-            rows=min(rows, recipe.rows),
+            rows=min(rows, recipe.goal),
+            candidates=None,
             endpoint=Endpoint(concurrency=recipe.endpoint.concurrency),
             generator=_served(recipe.generator),
             responder=recipe.responder and replace(_served(recipe.responder), endpoint=Endpoint()),
-            filters=tuple(step for step in plain.filters if not step.reads & SPOKEN),
+            filters=tuple(step for step in plain.leading if not step.reads & SPOKEN),
             # A lock beside the recipe pins the real model's prefix; here is another template.
             source=str(folder / "recipe.yaml"),
         )
@@ -121,9 +122,9 @@ def rehearse(
         faults.update(one.faults | {"refused": one.refused})
     return Rehearsal(
         rows=short.rows,
-        wanted=recipe.rows,
+        wanted=recipe.goal,
         spent=spent,
-        whole=spent.times(recipe.rows / short.rows),
+        whole=spent.times(recipe.goal / short.rows),
         rejected=build["rejected"],
         counters=counters,
         utilisation=[

@@ -131,7 +131,7 @@ class Synthesis:
             EndpointError: The endpoint is gone, or over 1 % of the attempts get no answer.
             JournalError: The disk is full or cannot be written.
         """
-        self._look_at = self.recipe.rows
+        self._look_at = self.recipe.goal
         self._over = asyncio.get_running_loop().create_future()
         self._next = min(held_slots(self.journal), self.recipe.max_attempts)
         syncing = asyncio.create_task(self._sync_now_and_then())
@@ -170,11 +170,11 @@ class Synthesis:
 
         A function of the recipe alone, because the rows of a release depend on it.
         """
-        return math.ceil(self.recipe.rows / 256)
+        return math.ceil(self.recipe.goal / 256)
 
     def _target(self) -> int:
         """Return how many slots are worth starting, as far as the finished ones tell."""
-        missing = self.recipe.rows - self._passed
+        missing = self.recipe.goal - self._passed
         passed = self._passed + 1.0
         if self._read < self._next:
             # Two standard errors more: nothing is asked for that unread answers make needless.
@@ -239,7 +239,7 @@ class Synthesis:
     def _lacks_rows(self) -> bool:
         """Say whether what is read so far leaves no hope that the journal alone has the rows."""
         likely = self._passed + 2 * math.sqrt(self._passed) + 2
-        return self._finished >= 100 and self.recipe.rows * self._finished > likely * self._next
+        return self._finished >= 100 and self.recipe.goal * self._finished > likely * self._next
 
     def _launch(self) -> None:
         """Start new slots while there is room."""
@@ -347,7 +347,7 @@ class Synthesis:
         """Decide from all slots below the frontier; the same however their answers arrived."""
         assert self._over is not None
         if self._passed_below >= self._look_at:
-            missing = self.recipe.rows - self.selector.enough()
+            missing = self.recipe.goal - self.selector.enough()
             if missing <= 0:
                 self._over.set_result(True)
             # Every further slot brings one row at most: looking earlier would be in vain.
@@ -355,7 +355,7 @@ class Synthesis:
         elif self._frontier >= 100:
             # Two standard errors above what was seen: a build that cannot succeed ends early.
             likely = self._passed_below + 2 * math.sqrt(self._passed_below) + 2
-            if self.recipe.rows * self._frontier > likely * self.recipe.max_attempts:
+            if self.recipe.goal * self._frontier > likely * self.recipe.max_attempts:
                 raise self._unreachable()
 
     def _unreachable(self) -> AcceptanceError:
@@ -364,7 +364,7 @@ class Synthesis:
         seen = max(self._finished, 1)
         return AcceptanceError(
             f"{self._passed} of {seen} attempts were accepted ({self._passed / seen:.0%}): "
-            f"{self.recipe.rows} rows are out of reach within {self.recipe.max_attempts} attempts",
+            f"{self.recipe.goal} rows are out of reach within {self.recipe.max_attempts} attempts",
             f"{self.recipe.source}; rejected: {shown or 'by filters over all rows'}",
             "loosen the filters, lower rows, or raise max_attempts; all answers are kept",
         )

@@ -126,7 +126,7 @@ def plan(
         responder_token_env=responder_token_env,
         judges=judge_endpoint,
     )
-    with Progress(min(rows, loaded.rows), err) as shown:
+    with Progress(min(rows, loaded.goal), err) as shown:
         made = estimate(loaded, options, rows, shown)
     table = quantities(
         f"{made.rows} rows of {loaded.name}",

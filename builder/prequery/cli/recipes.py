@@ -74,6 +74,7 @@ def show(
         "name": loaded.name,
         "version": loaded.version,
         "rows": loaded.rows,
+        "candidates": loaded.candidates,
         "max_attempts": loaded.max_attempts,
         "seed": loaded.seed,
         "generator": asdict(loaded.generator),

@@ -138,6 +138,7 @@ class Column(ABC):
         features: Field name to `datasets` dtype, of every field that it gives. A dtype is one of
             `string`, `bool`, `int32`, `int64`, `float64`.
         cost: What it needs.
+        hides: Whether rows that a filter rejects by it are not to be shown: what they hold is why.
     """
 
     name: ClassVar[str]
@@ -145,6 +146,7 @@ class Column(ABC):
     reads: ClassVar[tuple[str, ...]]
     features: ClassVar[Mapping[str, str]]
     cost: ClassVar[Cost]
+    hides: ClassVar[bool] = False
 
     def fingerprint(self) -> str:
         """SHA-256 of name, version, parameters and files, in hexadecimal: 64 characters."""

@@ -46,6 +46,7 @@ class PersonalData(RowColumn):
     """
 
     name = "personal_data"
+    hides = True
     version = 1
     reads = ("instruction", "response")
     features: ClassVar[Mapping[str, str]] = {

@@ -36,6 +36,7 @@ class Safety(PromptColumn):
     """
 
     name: ClassVar[str] = "safety"
+    hides = True
     version: ClassVar[int] = 1
     reads: ClassVar[tuple[str, ...]] = ("instruction", "response")
     features: ClassVar[Mapping[str, str]] = {"safety_categories": "string[]", "safety": "string"}

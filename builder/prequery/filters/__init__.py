@@ -17,6 +17,8 @@ Labels that have an order, as the grades of a judge, are compared by it; other t
 Null is "not known". What is computed from null is null, but `false and null` is false and
 `true or null` is true; a filter that comes out null rejects the row. Only `== null` and `!= null`
 ask whether a value is there. A division by zero, or a result that is not finite, is null.
+
+Some rows stay or leave only in comparison with all others: see `picks`.
 """
 
 from collections.abc import Collection, Mapping, Sequence
@@ -25,9 +27,10 @@ from dataclasses import dataclass, field
 from prequery.columns.base import Batch
 from prequery.filters.nodes import Node
 from prequery.filters.parser import Parser
+from prequery.filters.picks import PICKS, Pick
 from prequery.filters.tokens import Source
 
-__all__ = ["Filter", "apply", "parse"]
+__all__ = ["PICKS", "Filter", "Pick", "apply", "parse"]
 
 
 @dataclass(frozen=True)

@@ -7,8 +7,9 @@ from dataclasses import asdict, dataclass
 from functools import cached_property
 from typing import Literal
 
-from prequery import draws, filters
+from prequery import draws
 from prequery.columns.base import Column
+from prequery.filters import Filter, Pick
 from prequery.rows import Shape
 
 LOCAL = "local"
@@ -187,6 +188,8 @@ class Recipe:
 
     Args:
         rows: Accepted rows to release, not attempts.
+        candidates: Rows that the first filter that needs all rows chooses from: the first slots,
+            by number, that pass the filters before it. Null where no filter needs all rows.
         turns: User turns of every row, or the weights of 1, 2, 3 and more of them.
         follow_up: How later user turns are asked for; null asks as for the first.
         steering: `hidden`: a steering system prompt shapes the instruction alone. `released`: it
@@ -205,6 +208,7 @@ class Recipe:
     name: str
     version: str
     rows: int
+    candidates: int | None
     seed: int
     generator: Generator
     instructions: tuple[Setting, ...]
@@ -217,7 +221,7 @@ class Recipe:
     judges: Mapping[str, Other]
     preference: Preference | None
     columns: tuple[Column, ...]
-    filters: tuple[filters.Filter, ...]
+    filters: tuple[Filter | Pick, ...]
     release: Release
     endpoint: Endpoint
     max_attempts: int
@@ -254,6 +258,7 @@ class Recipe:
                 "name": self.name,
                 "version": self.version,
                 "rows": self.rows,
+                "candidates": self.candidates,
                 "names": [one.name for one in self.instructions if one.name] or None,
                 "follow_up": self.follow_up and (self.follow_up.release or None),
                 "think": None if self.think == "keep" else self.think,
@@ -266,6 +271,22 @@ class Recipe:
                 "filters": [step.text for step in self.filters],
             }
         )
+
+    @property
+    def goal(self) -> int:
+        """How many slots must pass before the build can end: `candidates`, or `rows`."""
+        return self.candidates or self.rows
+
+    @cached_property
+    def leading(self) -> tuple[Filter, ...]:
+        """The filters before the first that needs all rows: a slot passes these, or does not."""
+        first = next((at for at, s in enumerate(self.filters) if isinstance(s, Pick)), None)
+        return tuple(step for step in self.filters[:first] if isinstance(step, Filter))
+
+    @property
+    def following(self) -> tuple[Filter | Pick, ...]:
+        """The first filter that needs all rows, and whatever comes behind it."""
+        return self.filters[len(self.leading) :]
 
     @property
     def shape(self) -> Shape:

@@ -11,11 +11,10 @@ from typing import Any, cast, get_args
 from urllib.parse import urlsplit
 
 from prequery import columns as all_columns
-from prequery import filters, rows
 from prequery.bundled import bundled
 from prequery.columns.base import Column, CorpusColumn, JudgeColumn, Score
-from prequery.columns.prompted import PromptColumn
 from prequery.errors import RecipeError
+from prequery.recipe import filtering
 from prequery.recipe.parts import (
     DEFAULT,
     ITEM,
@@ -34,7 +33,6 @@ from prequery.recipe.parts import (
     Steering,
     Template,
     Think,
-    column_dtypes,
 )
 from prequery.recipe.section import Section, short
 from prequery.strict_yaml import Node, parse
@@ -118,10 +116,15 @@ def read(text: str, source: str) -> Recipe:
     turns = _turns(top)
     responses = _sampling(top.section("responses", Sampling))
     preference = _preference(top, chosen, turns, responses.temperature is None)
+    judges = _judges(top, chosen)
+    steps = filtering.read(top, chosen, preference, row_count)
+    candidates = filtering.candidates(top, steps, row_count)
+    goal = candidates or row_count
     return Recipe(
         name=top.text("name", pattern=_NAME, hint=_NAME_HINT),
         version=top.text("version", pattern=_SEMVER, hint="three numbers, as in 1.0.0"),
         rows=row_count,
+        candidates=candidates,
         seed=top.integer("seed", low=0, high=2**63 - 1),
         generator=_generator(top.section("generator", Generator)),
         instructions=tuple(_settings(top)),
@@ -131,13 +134,13 @@ def read(text: str, source: str) -> Recipe:
         steering=top.text("steering", choices=get_args(Steering), default="hidden"),
         think=top.text("think", choices=get_args(Think), default="keep"),
         responder=_responder(top.section("responder", Other, optional=True)),
-        judges=_judges(top, chosen),
+        judges=judges,
         preference=preference,
         columns=chosen,
-        filters=_filters(top.items("filters", default=()), chosen, preference, source),
+        filters=steps,
         release=_release(top.section("release", Release, optional=True)),
         endpoint=_endpoint(top),
-        max_attempts=top.integer("max_attempts", row_count, 10**10, max(100, 10 * row_count)),
+        max_attempts=top.integer("max_attempts", goal, 10**10, max(100, 10 * goal)),
         source=source,
         text=text,
     )
@@ -384,28 +387,6 @@ def _decoding(section: "Section") -> dict[str, Any]:
         "repetition_penalty": section.number("repetition_penalty", low=0, high=10, default=None),
         "max_new_tokens": section.integer("max_new_tokens", low=1, high=10**6),
     }
-
-
-def _filters(
-    nodes: Sequence[Node], chosen: Sequence[Column], preference: Preference | None, source: str
-) -> tuple[filters.Filter, ...]:
-    shape: rows.Shape = "preference" if preference else "messages"
-    dtypes = rows.dtypes(column_dtypes(chosen), shape)
-    known = {name: dtype for name, dtype in dtypes.items() if not dtype.endswith("[]")}
-    judged = [column for column in chosen if isinstance(column, PromptColumn)]
-    choices = {
-        **rows.CHOICES,
-        **{name: column.labels[name] for column in judged for name in column.labels},
-    }
-    ordered = {name for column in judged for name in column.ordered}
-    steps = []
-    for node in nodes:
-        where = f"{source}, line {node.line}, filters"
-        if not isinstance(node.value, str):
-            what = f"{node.plain()!r} is not a filter"
-            raise RecipeError(what, where, 'write an expression, such as: language == "en"')
-        steps.append(filters.parse(node.value, where, known, choices, ordered))
-    return tuple(steps)
 
 
 def _release(section: "Section | None") -> Release:

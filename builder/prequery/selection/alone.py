@@ -65,7 +65,7 @@ class Alone:
         return replace(attempt, verdicts=verdicts)
 
     def look(self, attempt: Candidate) -> tuple[str | None, Flat]:
-        """Measure a row by itself and apply the filters that need no others.
+        """Measure a row by itself and apply the leading filters that need no others.
 
         Returns:
             Why it is rejected, null where nothing speaks against it; and the row with its
@@ -76,7 +76,7 @@ class Alone:
         made = self._preferred(attempt, flats) if self.recipe.preference else flats[0]
         if isinstance(made, str):
             return made, {}
-        known = [step for step in self.steps.filters if step.reads <= made.keys()]
+        known = [step for step in self.steps.leading if step.reads <= made.keys()]
         return rejected(known, made), made
 
     def _measured(self, attempt: Candidate) -> list[Flat]:

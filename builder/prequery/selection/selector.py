@@ -9,13 +9,18 @@ from prequery import rows
 from prequery.births import Births, Flat
 from prequery.conversation import Ask, Candidate
 from prequery.endpoint import Answer
+from prequery.errors import AcceptanceError
 from prequery.recipe import Recipe
-from prequery.selection.alone import Alone, C
+from prequery.selection.alone import Alone, C, filter_reason
 from prequery.selection.ledger import Ledger
+from prequery.selection.report import Draw, Examples, Step, report
 from prequery.selection.steps import Steps
-from prequery.selection.together import Together
+from prequery.selection.together import Judged, Together
 from prequery.shards import ROWS_PER_SHARD, Parts
 from prequery.voices import Judging
+
+SPARE = "not needed: the rows before it are enough"
+"""Of candidates that no filter rejects, behind the last row that is wanted."""
 
 
 @dataclass(frozen=True)
@@ -33,6 +38,7 @@ class Selection:
         prompt_tokens: Of those requests; null if the endpoint does not count.
         generated_tokens: Of those requests.
         looked: Slots that it took to be certain of the rows, the discarded ones included.
+        steps: What each filter did, in the order of going through them.
     """
 
     parts: list[str]
@@ -44,6 +50,7 @@ class Selection:
     prompt_tokens: int | None
     generated_tokens: int
     looked: int = 0
+    steps: tuple[Step, ...] = ()
 
 
 @dataclass
@@ -66,6 +73,8 @@ class Selector:
     _looked: dict[int, tuple[str | None, Flat]] = field(default_factory=dict)
     _ledger: Ledger = field(default_factory=Ledger)
     _accepted: Parts | None = None
+    _judged: Judged | None = None
+    _passed: int = 0
     _end: int = 0
 
     def look(self, attempt: Candidate) -> str | None:
@@ -97,43 +106,95 @@ class Selector:
         """
         reason = self.look(attempt)
         self._ledger.add(attempt, reason)
+        self._passed += reason is None
+        self._judged = None
         _, flat = self._looked.pop(attempt.slot, (None, {}))
-        if self._steps.corpus:
+        if self._steps.together:
             if attempt.reason is None and flat:
                 self._together.append(attempt.slot, flat)
-        elif reason is None and self._accepted_parts().count < self.recipe.rows:
-            self._end = attempt.slot + 1
-            self._ledger.fold()
-            self._accepted_parts().append(self._complete(flat))
+        elif self._accepted_parts().count < self.recipe.rows:
+            if reason is None:
+                self._end = attempt.slot + 1
+                self._ledger.fold()
+                self._accepted_parts().append(self._complete(flat))
+            elif flat:
+                self._examples.note(reason, flat)
         return reason is None
 
     def enough(self) -> int:
-        """Return how many rows of all slots taken so far are accepted, at most the recipe's.
+        """Return how many of all slots taken so far pass, at most the recipe's goal.
 
         With columns that see every row this measures them, over all candidates: the rows of all
         slots taken that passed the gates, released or not.
         """
-        return self._settle() if self._steps.corpus else self._accepted_parts().count
+        if not self._steps.together:
+            return self._accepted_parts().count
+        if self._steps.corpus:
+            self._judged = self._together.judge()
+            passed = self._judged.reasons.count(None)
+        else:
+            passed = self._passed
+        return min(passed, self.recipe.goal)
 
     @property
     def selection(self) -> Selection:
-        """What the slots taken so far give."""
+        """What the slots taken so far give.
+
+        Raises:
+            AcceptanceError: Filters that choose among all rows leave too few.
+        """
+        if self._steps.together:
+            self._settle()
         parts = self._accepted_parts()
         parts.close()
-        told = self._ledger.until(self._end)
-        return Selection(parts.paths, parts.count, self._end, **told, looked=len(self._ledger))
+        counts = self._ledger.until(self._end)
+        steps = report(
+            [(step.text, filter_reason(step.text)) for step in self._steps.all],
+            parts.count + counts["rejected"].get(SPARE, 0),
+            counts["rejected"],
+            self._examples,
+        )
+        looked = len(self._ledger)
+        return Selection(parts.paths, parts.count, self._end, **counts, looked=looked, steps=steps)
 
-    def _settle(self) -> int:
+    def _settle(self) -> None:
         """Judge all candidates together, and write the rows."""
-        measured, reasons = self._together.judge()
-        slots = self._together.slots
+        judged = self._judged or self._together.judge()
+        slots, reasons = self._together.slots, list(judged.reasons)
+        passed = [at for at, reason in enumerate(reasons) if reason is None][: self.recipe.goal]
+        self._end = slots[passed[-1]] + 1 if passed else len(self._ledger)
+        gone = self._together.choose(judged, passed) if self._steps.following else {}
+        kept = [at for at in passed if at not in gone]
+        if self._steps.following and len(kept) < self.recipe.rows:
+            raise self._too_few(len(passed), len(kept))
+        gone |= dict.fromkeys(kept[self.recipe.rows :], SPARE)
+        for at, reason in gone.items():
+            reasons[at] = reason
         self._ledger.judge(slots, reasons)
-        self._accepted, self._end = None, len(self._ledger)
+        self._note_examples(judged, reasons)
+        self._accepted = None
         parts = self._accepted_parts()
-        for at, flat in self._together.chosen(reasons, self.recipe.rows):
-            parts.append(self._complete(flat | {name: measured[name][at] for name in measured}))
-            self._end = slots[at] + 1
-        return parts.count
+        for _, flat in self._together.rows(judged, kept[: self.recipe.rows]):
+            parts.append(self._complete(flat))
+
+    def _too_few(self, chosen_from: int, left: int) -> AcceptanceError:
+        names = ", ".join(f"`{step.text}`" for step in self._steps.following)
+        return AcceptanceError(
+            f"of {chosen_from} candidates the filters leave {left} rows: {self.recipe.rows} are "
+            "wanted",
+            f"{self.recipe.source}, filters: {names}",
+            "raise candidates, loosen these filters, or lower rows; all answers are kept",
+        )
+
+    def _note_examples(self, judged: Judged, reasons: Sequence[str | None]) -> None:
+        """Find the examples by their ids first, then read these few rows."""
+        ids = zip(self._together.slots, reasons, self._together.ids(), strict=True)
+        drawn = Draw[int]()
+        for at, (slot, reason, row_id) in enumerate(ids):
+            if reason is not None and slot < self._end:
+                drawn.offer(reason, row_id, partial(int, at))
+        for at, flat in self._together.rows(judged, sorted(drawn.all())):
+            self._examples.note(reasons[at] or "", flat)
 
     @cached_property
     def _steps(self) -> Steps:
@@ -146,6 +207,12 @@ class Selector:
     @cached_property
     def _together(self) -> Together:
         return Together(self.births, self._steps, self.folder)
+
+    @cached_property
+    def _examples(self) -> Examples:
+        hiding = {name for c in self.recipe.columns if c.hides for name in c.features}
+        reads = {filter_reason(step.text): step.reads for step in self._steps.all}
+        return Examples(reads, frozenset(name for name in reads if reads[name] & hiding))
 
     @cached_property
     def _released(self) -> list[str]:

@@ -41,15 +41,33 @@ class Steps:
 
     @cached_property
     def cheap(self) -> list[filters.Filter]:
-        """The filters that a row's own columns decide."""
+        """The leading filters that a row's own columns decide."""
         judged = {name for column in self.judged.values() for name in column.features}
         corpus = {name for column in self.corpus for name in column.features}
-        return [step for step in self.recipe.filters if step.reads.isdisjoint(judged | corpus)]
+        return [step for step in self.recipe.leading if step.reads.isdisjoint(judged | corpus)]
 
     @cached_property
-    def filters(self) -> list[filters.Filter]:
-        """All filters, what is cheap to know first: the first that rejects is the reason."""
+    def leading(self) -> list[filters.Filter]:
+        """The filters before the first choice among all rows, what is cheap to know first.
+
+        The first that rejects a row is the reason.
+        """
         corpus = {name for column in self.corpus for name in column.features}
-        late = [step for step in self.recipe.filters if not step.reads.isdisjoint(corpus)]
-        judged = [s for s in self.recipe.filters if s not in self.cheap and s not in late]
+        late = [step for step in self.recipe.leading if not step.reads.isdisjoint(corpus)]
+        judged = [s for s in self.recipe.leading if s not in self.cheap and s not in late]
         return [*self.cheap, *judged, *late]
+
+    @cached_property
+    def following(self) -> list[filters.Filter | filters.Pick]:
+        """The first choice among all rows, and what comes behind it, in the recipe's order."""
+        return list(self.recipe.following)
+
+    @property
+    def all(self) -> list[filters.Filter | filters.Pick]:
+        """Every filter, in the order of going through them."""
+        return [*self.leading, *self.following]
+
+    @property
+    def together(self) -> bool:
+        """Whether rows must be looked at together."""
+        return bool(self.corpus or self.following)

@@ -5,12 +5,13 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from prequery import filters
 from prequery.births import Births, Flat
 from prequery.columns.base import Batch, Values
 from prequery.columns.run import survey
+from prequery.filters import Filter, Pick
 from prequery.selection.alone import filter_reason
 from prequery.selection.steps import Steps
 from prequery.shards import Parts
@@ -19,9 +20,24 @@ if TYPE_CHECKING:
     from datasets import Features
 
 
+@dataclass(frozen=True)
+class Judged:
+    """What is known of all candidates together.
+
+    Args:
+        measured: Of the columns that see every candidate: field to one value a candidate.
+        reasons: Why a filter that leads rejects each; null: none does.
+    """
+
+    measured: Values
+    reasons: list[str | None]
+
+
 @dataclass
 class Together:
     """The candidates on disk: the rows of all slots taken that passed the gates, released or not.
+
+    A candidate's place is its position among them.
 
     Args:
         births: Made these rows.
@@ -39,42 +55,103 @@ class Together:
         self.slots.append(slot)
         self._parts.append({name: flat[name] for name in self._fields})
 
-    def judge(self) -> tuple[Values, list[str | None]]:
-        """Measure the columns that see every candidate, and apply all filters.
-
-        Returns:
-            What these columns measured, and why each candidate is rejected; null: it is not.
-        """
+    def judge(self) -> Judged:
+        """Measure the columns that see every candidate, and apply the filters that lead."""
         if not self.slots:
-            return {}, []
+            return Judged({}, [])
         reads = {"id"}.union(*(column.reads for column in self.steps.corpus))
         measured = survey(self.steps.corpus, _Batches(self._parts, sorted(reads)))
-        return measured, self._reasons(measured)
+        steps, reasons = self.steps.leading, []
+        for batch in self._batches(measured, {"id"}.union(*(step.reads for step in steps))):
+            reasons += [text and filter_reason(text) for text in filters.apply(steps, batch)]
+        return Judged(measured, reasons)
 
-    def chosen(self, reasons: Sequence[str | None], most: int) -> Iterator[tuple[int, Flat]]:
-        """Yield place and row of the first so many that are not rejected."""
-        start = 0
+    def choose(self, judged: Judged, places: Sequence[int]) -> dict[int, str]:
+        """Choose among candidates, filter by filter, from the first that needs all of them on.
+
+        Args:
+            judged: From `judge`.
+            places: Of the candidates to choose from, in order.
+
+        Returns:
+            Place to reason, of those that do not stay.
+        """
+        left = list(range(len(places)))
+        gone: dict[int, str] = {}
+        kept, values = self._read_for(judged, places)
+        for at, step in enumerate(self.steps.following):
+            if isinstance(step, Pick):
+                stays = step.keep(
+                    {name: [values[name][one] for one in left] for name in step.reads}
+                )
+            else:
+                stays = [bool(kept[at][one]) for one in left]
+            pairs = list(zip(left, stays, strict=True))
+            gone |= {places[one]: filter_reason(step.text) for one, stay in pairs if not stay}
+            left = [one for one, stay in pairs if stay]
+        return gone
+
+    def rows(self, judged: Judged, places: Sequence[int]) -> Iterator[tuple[int, Flat]]:
+        """Yield place and row of some candidates, given in order, with all their columns."""
+        start, at = 0, 0
         for table in self._parts.tables():
             stop = start + len(table)
-            places = [at for at in range(start, stop) if reasons[at] is None][:most]
-            most -= len(places)
-            flats = table.take([at - start for at in places]).to_pylist()
-            yield from zip(places, flats, strict=True)
+            wanted = []
+            while at < len(places) and places[at] < stop:
+                wanted.append(places[at])
+                at += 1
+            # An empty list has no type that Arrow could take by.
+            flats = table.take([place - start for place in wanted]).to_pylist() if wanted else []
+            for place, flat in zip(wanted, flats, strict=True):
+                yield place, flat | {name: judged.measured[name][place] for name in judged.measured}
             start = stop
-            if not most:
+            if at == len(places):
                 return
 
-    def _reasons(self, measured: Values) -> list[str | None]:
-        """Apply all filters to all candidates."""
-        steps = self.steps.filters
-        reads = {"id"}.union(*(step.reads for step in steps))
-        reasons: list[str | None] = []
+    def ids(self) -> Iterator[str]:
+        """Yield the id of every candidate."""
+        for batch in _Batches(self._parts, ["id"]):
+            yield from batch["id"]
+
+    def _read_for(
+        self, judged: Judged, places: Sequence[int]
+    ) -> tuple[dict[int, bytearray], dict[str, list[Any]]]:
+        """Read once what `choose` needs of these candidates, and no text more often than once.
+
+        Returns:
+            For each filter over one row whether it keeps each candidate, and what choices read.
+        """
+        following = self.steps.following
+        reads = {name for step in following if isinstance(step, Pick) for name in step.reads}
+        kept = {at: bytearray() for at, step in enumerate(following) if isinstance(step, Filter)}
+        values: dict[str, list[Any]] = {name: [] for name in reads}
+        texts: dict[str, str] = {}
+        start, at = 0, 0
+        for batch in self._batches(judged.measured, {"id"}.union(*(s.reads for s in following))):
+            stop, first = start + len(batch["id"]), at
+            while at < len(places) and places[at] < stop:
+                at += 1
+            here = [place - start for place in places[first:at]]
+            part = {name: [given[one] for one in here] for name, given in batch.items()}
+            for number, step in enumerate(following):
+                if isinstance(step, Filter):
+                    kept[number] += bytes(step.keep(part))
+            for name in reads:
+                values[name] += [
+                    texts.setdefault(one, one) if isinstance(one, str) else one
+                    for one in part[name]
+                ]
+            start = stop
+        return kept, values
+
+    def _batches(self, measured: Values, reads: "set[str]") -> Iterator[Batch]:
+        """Yield some fields of all candidates, with what was measured of all together."""
+        start = 0
         for batch in _Batches(self._parts, sorted(reads - measured.keys())):
-            start, stop = len(reasons), len(reasons) + len(batch["id"])
-            whole = {name: values[start:stop] for name, values in measured.items()}
-            judged = filters.apply(steps, {**batch, **whole})
-            reasons += [None if text is None else filter_reason(text) for text in judged]
-        return reasons
+            stop = start + len(batch["id"])
+            whole = {name: measured[name][start:stop] for name in reads & measured.keys()}
+            yield {**batch, **whole}
+            start = stop
 
     @cached_property
     def _parts(self) -> Parts:
@@ -87,6 +164,10 @@ class Together:
     @cached_property
     def _fields(self) -> list[str]:
         return list(self._features)
+
+
+def _once(value: Any, texts: dict[str, str]) -> Any:
+    return texts.setdefault(value, value) if isinstance(value, str) else value
 
 
 @dataclass(frozen=True)

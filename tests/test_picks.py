@@ -1,0 +1,285 @@
+"""Filters that choose among all rows: which stay, in a build and by themselves."""
+
+import asyncio
+import json
+import random
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+import pytest
+from aiohttp import web
+
+from prequery import Magpie
+from prequery.errors import AcceptanceError, RecipeError
+from prequery.filters.picks import AtMost, Balance, Top, shared_out
+from prequery.options import Options
+from prequery.recipe import read
+from prequery.transport import Patience
+from scripted_tgi import Json, ScriptedTgi, recipe_text
+
+AT_ONCE = Patience(first_wait_s=0, longest_wait_s=0)
+
+
+@pytest.fixture(autouse=True)
+def _own_folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PREQUERY_HOME", str(tmp_path / "home"))
+
+
+def test_the_highest_values_stay_and_of_equal_ones_the_first() -> None:
+    values: dict[str, list[Any]] = {"n": [3, 5, None, 5, 4, 3]}
+
+    assert Top(by="n", rows=3).keep(values) == [False, True, False, True, True, False]
+    assert Top(by="n", rows=1).keep(values) == [False, True, False, False, False, False]
+    assert Top(by="n", rows=3, order="lowest").keep(values) == [
+        True,
+        False,
+        False,
+        False,
+        True,
+        True,
+    ]
+    assert Top(by="n", rows=9).keep(values) == [True, True, False, True, True, True]
+
+
+def test_labels_are_ranked_by_their_order() -> None:
+    top = Top(by="grade", rows=2, labels=("poor", "fair", "good"))
+
+    assert top.keep({"grade": ["fair", "good", "poor", None, "fair"]}) == [
+        True,
+        True,
+        False,
+        False,
+        False,
+    ]
+
+
+def test_rows_are_shared_out_as_evenly_as_the_groups_allow() -> None:
+    assert shared_out(10, [9, 9, 9]) == [4, 3, 3]
+    assert shared_out(10, [1, 9, 9]) == [1, 5, 4]
+    assert shared_out(10, [1, 2, 9]) == [1, 2, 7]
+    assert shared_out(10, [1, 2, 3]) == [1, 2, 3]
+    assert shared_out(2, [5, 5, 5]) == [1, 1, 0]
+    assert shared_out(0, [5]) == [0]
+    assert shared_out(3, []) == []
+
+
+def test_a_balance_takes_the_best_of_every_group_and_no_row_without_one() -> None:
+    values: dict[str, list[Any]] = {
+        "kind": ["a", "b", "a", None, "a", "b", "c"],
+        "n": [1, 2, 3, 9, 2, None, 7],
+    }
+
+    even = Balance(by="kind", rows=3, best="n")
+    assert even.keep(values) == [False, True, True, False, False, False, True]
+    first = Balance(by="kind", rows=3)
+    assert first.keep(values) == [True, True, False, False, False, False, True]
+    halves = Balance(by="kind", rows=4, groups=(("a",), ("b", "c")), best="n")
+    assert halves.keep(values) == [False, True, True, False, True, False, True]
+    assert halves.text == "balance 4 by kind: a; b, c; highest n first"
+
+
+def test_at_most_cuts_every_group_off() -> None:
+    values: dict[str, list[Any]] = {"kind": ["a", "b", "a", None, "a"], "n": [1, 2, 3, 9, 2]}
+
+    assert AtMost(by="kind", rows=2).keep(values) == [True, True, True, False, False]
+    assert AtMost(by="kind", rows=2, best="n").keep(values) == [False, True, True, False, True]
+    assert AtMost(by="kind", rows=1, groups=(("b",),)).keep(values) == [False, True, *[False] * 3]
+
+
+LONGEST = "[instruction_words > 3, {top: {by: response_chars}}]"
+
+
+def build(
+    tmp_path: Path,
+    server: ScriptedTgi,
+    out: str,
+    rows: int = 10,
+    journal: str = "home",
+    **changed: str,
+) -> tuple[list[Json], Json]:
+    path = tmp_path / "scripted.yaml"
+    path.write_text(recipe_text(rows, **changed))
+    options = Options(endpoints=(server.url,), patience=AT_ONCE, journal=tmp_path / journal)
+    Magpie(path, options=options).download_and_prepare(tmp_path / out)
+    with next((tmp_path / out / "scripted").glob("*.parquet")).open("rb") as file:
+        found: list[Json] = pq.read_table(file).to_pylist()
+    return found, json.loads((tmp_path / out / "scripted.lock.json").read_text())
+
+
+def slot(row: Json) -> int:
+    return int(row["id"].rpartition("-")[2])
+
+
+def test_the_longest_of_the_candidates_are_released_in_slot_order(tmp_path: Path) -> None:
+    with ScriptedTgi().serving() as server:
+        plain, _ = build(tmp_path, server, "plain", 40)
+        rows, lock = build(tmp_path, server, "longest", candidates="40", filters=LONGEST)
+    ranked = sorted(plain, key=lambda row: (-row["response_chars"], slot(row)))
+
+    assert [row["id"] for row in rows] == [row["id"] for row in sorted(ranked[:10], key=slot)]
+    built = lock["build"]
+    assert built["rejected"]["filter: top 10 by response_chars"] == 30
+    assert built["attempts"] == 10 + sum(built["rejected"].values())
+    words, top = built["steps"]
+    assert (words["step"], words["rows_out"]) == ("instruction_words > 3", 40)
+    assert (top["step"], top["rows_in"], top["rows_out"]) == ("top 10 by response_chars", 40, 10)
+    gone = {row["id"]: row for row in ranked[10:]}
+    assert len(top["examples"]) == 3
+    for example in top["examples"]:
+        row = gone[example["id"]]
+        assert example["values"] == {"response_chars": row["response_chars"]}
+        assert example["instruction"] == row["instruction"][:160]
+
+
+def test_filters_are_applied_in_order_around_a_choice(tmp_path: Path) -> None:
+    text = "{top: {by: response_chars, rows: 20}}"
+    with ScriptedTgi().serving() as server:
+        rows, lock = build(
+            tmp_path,
+            server,
+            "out",
+            candidates="40",
+            columns="[length, min_neighbor_distance]",
+            filters=f"[min_neighbor_distance > 0.1, {text}, instruction_chars > 40]",
+        )
+    steps = lock["build"]["steps"]
+
+    assert [step["step"] for step in steps] == [
+        "min_neighbor_distance > 0.1",
+        "top 20 by response_chars",
+        "instruction_chars > 40",
+    ]
+    assert [step["rows_out"] for step in steps[:2]] == [40, 20]
+    assert steps[2]["rows_in"] == 20
+    assert len(rows) == 10
+    assert all(row["instruction_chars"] > 40 for row in rows)
+    spare = lock["build"]["rejected"].get("not needed: the rows before it are enough", 0)
+    assert steps[2]["rows_out"] == 10 + spare
+
+
+def test_a_choice_does_not_depend_on_what_came_first(tmp_path: Path) -> None:
+    async def shuffled(request: web.Request, body: Json, before: int) -> web.StreamResponse | None:
+        await asyncio.sleep(random.random() / 50)
+        return None
+
+    found = []
+    for limit in (1, 16):
+        server = ScriptedTgi(fault=shuffled)
+        server.info["max_concurrent_requests"] = limit
+        with server.serving():
+            built = build(
+                tmp_path, server, f"out{limit}", 10, f"j{limit}", candidates="30", filters=LONGEST
+            )
+        found.append(built)
+
+    assert found[0] == found[1]
+
+
+def test_another_choice_asks_for_no_answer_again(tmp_path: Path) -> None:
+    with ScriptedTgi().serving() as server:
+        build(tmp_path, server, "out", candidates="40", filters=LONGEST)
+        server.asked.clear()
+        shortest = LONGEST.replace("chars}", "chars, order: lowest}")
+        rows, lock = build(tmp_path, server, "other", candidates="40", filters=shortest)
+
+    assert server.asked.total() == 0
+    assert lock["build"]["steps"][1]["step"] == "top 10 by response_chars, lowest"
+    assert len(rows) == 10
+
+
+def test_a_choice_that_leaves_too_few_names_the_way_on(tmp_path: Path) -> None:
+    filters = "[{at_most: {by: response_finish_reason, rows: 5}}]"
+    with ScriptedTgi().serving() as server, pytest.raises(AcceptanceError) as caught:
+        build(tmp_path, server, "out", candidates="20", filters=filters)
+
+    assert caught.value.what == "of 20 candidates the filters leave 5 rows: 10 are wanted"
+    assert caught.value.where.endswith("filters: `at_most 5 by response_finish_reason`")
+    assert "raise candidates" in caught.value.fix
+
+
+@pytest.mark.parametrize(
+    ("changed", "what", "fix"),
+    [
+        (
+            {"filters": "[{top: {by: response_chars}}]"},
+            "`top 20 by response_chars` chooses among rows, and the recipe does not say among how"
+            " many",
+            "add `candidates:`, the rows that pass the filters before it; more than `rows`",
+        ),
+        (
+            {"candidates": "30"},
+            "candidates is given, and no filter chooses among them",
+            "add top, balance or at_most to filters, or remove it",
+        ),
+        (
+            {"candidates": "10", "filters": "[{top: {by: response_chars}}]"},
+            "candidates is 10",
+            "allowed: a whole number from 20 to 10000000000",
+        ),
+        (
+            {"candidates": "30", "filters": "[{top: {by: response_chars, rows: 10}}]"},
+            "`top 10 by response_chars` leaves 10 rows at most, and 20 are wanted",
+            "raise its rows, or lower those of the recipe",
+        ),
+        (
+            {"candidates": "30", "filters": "[{top: {by: response_char}}]"},
+            "by is 'response_char'",
+            "did you mean 'response_chars'? allowed: ",
+        ),
+        (
+            {"candidates": "30", "filters": "[{top: {of: response_chars}}]"},
+            "unknown key 'of'",
+            "known: by, rows, order",
+        ),
+        (
+            {"candidates": "30", "filters": "[{tops: {by: response_chars}}]"},
+            "there is no choice 'tops' among rows",
+            "did you mean 'top'? known: top, balance, at_most",
+        ),
+        (
+            {"candidates": "30", "filters": "[{balance: {by: instruction}}]"},
+            "by is 'instruction'",
+            "allowed: ",
+        ),
+        (
+            {
+                "candidates": "30",
+                "filters": "[{balance: {by: response_finish_reason, groups: [[eos]]}}]",
+            },
+            "response_finish_reason is never 'eos'",
+            "allowed: eos_token, stop_sequence, length",
+        ),
+        (
+            {
+                "candidates": "30",
+                "filters": "[{at_most: {by: turns, rows: 20, groups: [[1, 2], [2]]}}]",
+            },
+            "2 stands in the groups twice",
+            "keep one of them",
+        ),
+        (
+            {"candidates": "30", "filters": "[{at_most: {by: turns}}]"},
+            "the key 'rows' is missing",
+            "add `rows:`; see the README",
+        ),
+        ({"filters": "[3]"}, "3 is not a filter", "write an expression, as language"),
+    ],
+)
+def test_a_choice_that_cannot_be_is_refused(changed: dict[str, str], what: str, fix: str) -> None:
+    with pytest.raises(RecipeError) as caught:
+        read(recipe_text(**changed), "r.yaml")
+
+    assert caught.value.what == what
+    assert fix in caught.value.fix
+    assert caught.value.where.startswith("r.yaml, line")
+
+
+def test_what_is_chosen_from_changes_the_build_and_no_answer() -> None:
+    given: list[Any] = [
+        read(recipe_text(candidates=number, filters=LONGEST), "r.yaml") for number in ("30", "40")
+    ]
+
+    assert given[0].fingerprint == given[1].fingerprint
+    assert given[0].build_hash != given[1].build_hash
+    assert (given[0].goal, given[0].max_attempts) == (30, 300)
