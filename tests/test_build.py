@@ -88,6 +88,7 @@ def test_the_output_folder_is_a_release(recipe: Path, tmp_path: Path) -> None:
     assert list(digests(out)) == [
         "README.md",
         "plots/scripted/lengths.svg",
+        "scripted.croissant.json",
         "scripted.lock.json",
         "scripted.yaml",
         "scripted/train-00000-of-00001.parquet",

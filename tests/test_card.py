@@ -23,7 +23,7 @@ from jinja2 import UndefinedError
 from markdown_it import MarkdownIt
 
 from prequery import card, lock, recipe, rows
-from prequery.card import facts, markdown, page, sections
+from prequery.card import facts, markdown, meanings, page, sections
 from prequery.endpoint import Info
 from prequery.errors import ShardError
 from prequery.prefix import Prefix
@@ -613,7 +613,7 @@ def test_a_card_of_other_rows_is_refused() -> None:
 
 def test_every_field_of_a_row_has_a_meaning() -> None:
     spoken = [name for names in rows.CONVERSATION.values() for name in names]
-    assert list(page.FIELDS) == ["id", *spoken, *list(rows.FIELDS)[1:], *rows.PREFERENCE]
+    assert list(meanings.FIELDS) == ["id", *spoken, *list(rows.FIELDS)[1:], *rows.PREFERENCE]
 
 
 def test_numbers_are_exact_where_binary_floats_can_be() -> None:

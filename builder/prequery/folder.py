@@ -5,6 +5,7 @@
     <config>.lock.json                 the lock, written last: its presence means complete
     <config>.card.jinja                the card's template, where it is a user's own
     <config>/train-00000-of-00001.parquet
+    <config>.croissant.json            the release for machines
     plots/<config>/lengths.svg         and others
 
 Any fsspec URL is such a folder too.

@@ -1,6 +1,7 @@
 """What the rows of a release say of themselves, measured in one pass over its Parquet files."""
 
 import math
+import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import ExitStack
@@ -23,6 +24,8 @@ MOST_VALUES = 1_000
 # Every value of these is meant to differ, so their distribution says nothing.
 _UNMEASURED = frozenset(("id", "instruction", "response", "instruction_seed", "response_seed"))
 
+LANGUAGE_RATIO = 0.01
+"""A language is named from this share of the rows on."""
 HISTOGRAMS: Mapping[str, bool] = {
     "instruction_tokens": True,
     "response_tokens": True,
@@ -123,6 +126,17 @@ class Facts:
     near_duplicates: int | None
     sample: tuple[SampleRow, ...]
     crossed: Mapping[tuple[str, str], int] | None = None
+
+    def languages(self) -> tuple[str, ...]:
+        """Return ISO codes in the data from `LANGUAGE_RATIO` of the rows on, frequent ones first.
+
+        The Hub refuses anything else than a code.
+        """
+        return tuple(
+            code
+            for code, count in (self.tally("language") or {}).items()
+            if count >= LANGUAGE_RATIO * self.rows and re.fullmatch("[a-z]{2,3}", code)
+        )
 
     def field(self, name: str) -> Field | None:
         """Return a field by its name; null where there is none."""

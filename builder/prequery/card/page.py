@@ -1,7 +1,6 @@
 """Recipe, lock and facts become README.md: a YAML block for machines, a text for people."""
 
 import inspect
-import re
 import traceback
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -12,9 +11,10 @@ from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from prequery import rows
 from prequery.bundled import bundled
-from prequery.card import licences, markdown, sections
+from prequery.card import croissant, licences, markdown, sections
 from prequery.card.facts import Facts
 from prequery.card.markdown import Markdown
+from prequery.card.meanings import FIELDS
 from prequery.card.plots import Plot, draw
 from prequery.errors import CardError, ShardError
 from prequery.lock import Lock
@@ -22,46 +22,10 @@ from prequery.recipe import DEFAULT, Recipe, Sampling
 from prequery.selection import filter_reason
 
 TEMPLATE = "card.md.jinja"
-LANGUAGE_RATIO = 0.01
-"""A language is named in the YAML from this share of the rows on."""
 SHOWN_CHARS = 400
 """A text of a shown row is cut behind so many characters."""
 SHOWN_VALUES = 8
 """So many values of a field are counted one by one; the others together."""
-
-FIELDS: Mapping[str, str] = {
-    "id": "fingerprint of the recipe and slot of the attempt; the same in every rebuild",
-    "messages": "instruction and response as a conversation, as trainers take it",
-    "prompt": "the instruction, as trainers of preferences take it",
-    "chosen": "the response with the highest score",
-    "rejected": "the response with the lowest score",
-    "instruction": "what the model wrote in the user's place, in the first turn",
-    "response": "what the model answered to it; in a preference config, the chosen one",
-    "generator": "model and revision that wrote the instructions",
-    "responder": "model and revision that wrote the responses",
-    "system_prompt": "under which the instruction was written; null: none",
-    "steering": "name of the recipe's setting; null: it has none",
-    "steering_item": "item that the slot drew; null: the setting has none",
-    "instruction_start": "first words that the model was given; null: none",
-    "turns": "pairs of instruction and response in the conversation",
-    "turns_ended": "why there are fewer turns than were drawn; null: there are not",
-    "follow_up_system": "system prompt of later user turns; null: none, or not released",
-    "thinking": "think block of each response; null: not split off",
-    "instruction_temperature": "of the setting that the slot drew; null: greedy",
-    "instruction_top_p": "of the setting that the slot drew; null: the whole vocabulary",
-    "instruction_seed": "sent with the request; null: greedy",
-    "response_seed": "sent with the request; null: greedy",
-    "instruction_tokens": "as the endpoint counted them",
-    "response_tokens": "as the endpoint counted them",
-    "instruction_finish_reason": "why the model stopped",
-    "response_finish_reason": "why the model stopped; length: it was cut off",
-    "chosen_score": "of the chosen response, in the field that the recipe names",
-    "rejected_score": "of the rejected response",
-    "score_margin": "the difference of both",
-    "scores": "of every response to the instruction; null: it has none",
-    "rejected_seed": "sent with the request of the rejected response",
-}
-"""What the fields that every release has mean, each in one phrase."""
 
 _MODES = {
     True: "one answer at a time, nothing computed is reused: the same request, the same text",
@@ -102,7 +66,10 @@ def make(recipe: Recipe, lock: Lock, facts: Facts, template: str | None = None) 
     text = _text(recipe, lock, facts, plots, template)
     return Card(
         f"---\n{block}---\n\n{text}",
-        {plot_path(recipe, plot): plot.drawing for plot in plots},
+        {
+            croissant.path(recipe): croissant.describe(recipe, lock, facts),
+            **{plot_path(recipe, plot): plot.drawing for plot in plots},
+        },
     )
 
 
@@ -130,7 +97,7 @@ def front_matter(recipe: Recipe, lock: Lock, facts: Facts) -> dict[str, Any]:
     content = {
         "pretty_name": recipe.name,
         **licences.front_matter(recipe, lock),
-        "language": _languages(facts),
+        "language": list(facts.languages()),
         "task_categories": ["text-generation"],
         "size_categories": [sections.size_category(facts.rows)],
         "annotations_creators": ["machine-generated"],
@@ -171,16 +138,6 @@ def _agree(recipe: Recipe, lock: Lock, facts: Facts) -> None:
                 f"config {recipe.name}",
                 "recipe, lock and Parquet files are not of one build; build into a new --out",
             )
-
-
-def _languages(facts: Facts) -> list[str]:
-    """Return ISO codes in the data, most frequent first; the Hub refuses anything else."""
-    tally = facts.tally("language") or {}
-    return [
-        code
-        for code, count in tally.items()
-        if count >= LANGUAGE_RATIO * facts.rows and re.fullmatch("[a-z]{2,3}", code)
-    ]
 
 
 def _dataset_info(recipe: Recipe, lock: Lock, facts: Facts) -> Any:
