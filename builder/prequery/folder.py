@@ -119,7 +119,8 @@ class Folder:
             CardError: The README in the folder is broken; rows and README stay as they are.
             ShardError: The folder cannot be written.
         """
-        complete = lock.complete(pinned, selection, self.files())
+        sha256 = shards.rows_sha256(self.tables())
+        complete = lock.complete(pinned, selection, self.files(), self.recipe, sha256)
         if self.fs.exists(self._template):
             self.fs.rm(self._template)
         self.write_card(complete, self.given_template())

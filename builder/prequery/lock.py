@@ -2,9 +2,11 @@
 
 A lock beside a recipe in `configs/` pins what the recipe leaves to others: the revision that the
 endpoint serves and the prefix that its template gives. A build holds itself to it, and writes a
-complete one, with counts and file hashes, beside the card.
+complete one, with counts and file hashes, beside the card. Times and addresses are no part of it,
+and it bears a hash of itself, so that an edit shows.
 """
 
+import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
@@ -13,15 +15,17 @@ from pathlib import Path
 from typing import Any
 
 from prequery import __version__
+from prequery.budget import Price
 from prequery.endpoint import Info
 from prequery.errors import RecipeError
 from prequery.judge_check import Check
 from prequery.recipe import Generator, Recipe
 from prequery.selection import Selection
-from prequery.voices import Voice, Voices
+from prequery.voices import Judging, Voice, Voices
 
-FORMAT = 1
-PACKAGES = ("datasets", "pyarrow")
+FORMAT = 2
+"""1 had no digest, no recipe and no rows; all else is the same."""
+PACKAGES = ("datasets", "jinja2", "numpy", "pyarrow")
 """Packages of others that can change a released byte; those of columns are in their pins."""
 
 Lock = dict[str, Any]
@@ -72,11 +76,16 @@ def _voice(model: Generator, voice: Voice) -> Lock:
 
 def _judges(recipe: Recipe, voices: Voices) -> Lock:
     """Return what a lock tells of the judges; nothing where there are none."""
-    judges = {
-        name: {"model": _model(recipe.judges[name], judge.info), "endpoint": _endpoint(judge.info)}
-        for name, judge in voices.judges.items()
-    }
+    judges = {name: _judge(recipe.judges[name], judge) for name, judge in voices.judges.items()}
     return {"judges": judges} if judges else {}
+
+
+def _judge(model: Generator, judge: Judging) -> Lock:
+    """Return what a lock tells of a judge; its prefix, where it writes."""
+    told = {"model": _model(model, judge.info), "endpoint": _endpoint(judge.info)}
+    if judge.prefix is None:
+        return told
+    return told | {"prefix": json.loads(json.dumps(asdict(judge.prefix)))}
 
 
 def _model(model: Generator, info: Info) -> Lock:
@@ -113,33 +122,71 @@ def _check(check: Check) -> Lock:
     return asdict(check) | {"at_chance": check.is_at_chance, "verdict": check.sentence()}
 
 
-def complete(pinned: Lock, selection: Selection, files: Mapping[str, Mapping[str, Any]]) -> Lock:
+def complete(
+    pinned: Lock,
+    selection: Selection,
+    files: Mapping[str, Mapping[str, Any]],
+    recipe: Recipe | None = None,
+    rows_sha256: str | None = None,
+) -> Lock:
     """Return the lock of a finished build.
 
     Args:
         pinned: From `pin`.
         selection: What came of the attempts.
         files: Path in the release to `{"bytes": int, "rows": int, "sha256": hex}`.
+        recipe: Its text is in the release, and its endpoint has prices; null: neither is told.
+        rows_sha256: Of all rows, from `shards.rows_sha256`; null: not told.
     """
-    return pinned | {
-        "build": {
-            "attempts": selection.attempts,
-            "looked": selection.looked,
-            "accepted": selection.accepted,
-            "rejected": dict(selection.rejected),
-            "ended": dict(selection.ended),
-            "steps": [asdict(step) for step in selection.steps],
-            "requests": selection.requests,
-            "prompt_tokens": selection.prompt_tokens,
-            "generated_tokens": selection.generated_tokens,
-        },
-        "files": {path: dict(content) for path, content in files.items()},
-    }
+    told: Lock = {}
+    usd = None
+    if recipe:
+        content = recipe.text.encode()
+        told["recipe"] = {"path": f"{recipe.name}.yaml", "sha256": _sha256(content)}
+        price = Price(
+            recipe.endpoint.usd_per_million_prompt_tokens,
+            recipe.endpoint.usd_per_million_generated_tokens,
+        )
+        usd = price.usd(selection.prompt_tokens, selection.generated_tokens)
+    if rows_sha256:
+        told["rows"] = {"count": selection.accepted, "sha256": rows_sha256}
+    return (
+        pinned
+        | told
+        | {
+            "build": {
+                "attempts": selection.attempts,
+                "accepted": selection.accepted,
+                "rejected": dict(selection.rejected),
+                "ended": dict(selection.ended),
+                "steps": [asdict(step) for step in selection.steps],
+                "requests": selection.requests,
+                "prompt_tokens": selection.prompt_tokens,
+                "generated_tokens": selection.generated_tokens,
+                "usd": usd or None,
+            },
+            "files": {path: dict(content) for path, content in files.items()},
+        }
+    )
 
 
 def dump(lock: Lock) -> str:
-    """Return a lock as canonical JSON: sorted keys, one value a line."""
+    """Return a lock as canonical JSON: sorted keys, one value a line, with its own digest."""
+    return _canonical(lock | {"digest": digest(lock)})
+
+
+def digest(lock: Lock) -> str:
+    """Return the SHA-256 of a lock without its own digest, in hexadecimal."""
+    content = {key: value for key, value in lock.items() if key != "digest"}
+    return _sha256(_canonical(content).encode())
+
+
+def _canonical(lock: Lock) -> str:
     return json.dumps(lock, indent=1, sort_keys=True, ensure_ascii=True) + "\n"
+
+
+def _sha256(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()
 
 
 def beside(recipe: Recipe) -> Lock | None:

@@ -115,6 +115,18 @@ class _Rows:
         return Selector(self.recipe, births, voices.judges, self.folder, self.rows_per_shard)
 
 
+def replay(recipe: Recipe, journals: Journals, work: Path) -> Build | None:
+    """Build from the journals alone; null when they lack answers.
+
+    Args:
+        recipe: What to build.
+        journals: Its open journals.
+        work: As for `build`.
+    """
+    replayed = _replay(_Rows(recipe, work, shards.ROWS_PER_SHARD), journals, hopeful=True)
+    return Build(replayed[1], replayed[0]) if replayed else None
+
+
 def _replay(rows: _Rows, journals: Journals, hopeful: bool) -> tuple[Lock, Selection] | None:
     """Return a build whose answers are all in the journals; null when some are missing."""
     recipe, journal = rows.recipe, journals.answers

@@ -16,25 +16,22 @@ nobody reads in a replay is left out, and segments are cut by their number of an
 import hashlib
 import json
 import posixpath
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
 import msgspec
 from fsspec import AbstractFileSystem
 
-from prequery import judging, models
-from prequery.conversation import Attempt, script
+from prequery import shards
 from prequery.endpoint import Answer
 from prequery.errors import JournalError, RebuildError
-from prequery.firsts import Firsts
 from prequery.journal import Journal, Key, Pass, folder_for, manifest, segments
 from prequery.journal.journal import HEADER
 from prequery.lock import Lock
 from prequery.options import Options
-from prequery.pipeline import Journals, journals_of
+from prequery.pipeline import Journals, journals_of, replay
 from prequery.recipe import Recipe
-from prequery.synthesis import proceed
 
 INDEX = "recording.json"
 FORMAT = 1
@@ -79,12 +76,11 @@ def publish(
         RebuildError: The journals are not those of this build, or lack answers.
         JournalError: A journal cannot be read.
     """
-    slots = lock["build"].get("looked")
-    if lock["config"]["build_hash"] != recipe.build_hash or not slots:
+    if lock["config"]["build_hash"] != recipe.build_hash:
         raise RebuildError(
-            "the lock is not one of this recipe's, or is from before recordings",
+            "the lock is not one of this recipe's",
             f"{recipe.name}.lock.json",
-            f"build again, into a new --out: prequery build {recipe.source}",
+            "take recipe and lock from the folder of the build",
         )
     files: dict[str, dict[str, Any]] = {}
 
@@ -92,26 +88,27 @@ def publish(
         path = posixpath.join(root, name)
         fs.makedirs(posixpath.dirname(path), exist_ok=True)
         fs.pipe_file(path, content)
-        digest = hashlib.sha256(content).hexdigest()
-        files[name] = {"bytes": len(content), "sha256": digest}
+        files[name] = {"bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}
 
-    with journals_of(recipe, options) as journals:
-        writers = {name: _Writer(name, one) for name, one in _by_folder(recipe, journals).items()}
-        for writer in writers.values():
-            if not writer.journal.header:
-                raise _lacking(writer.journal, "it is empty")
-        for name, key, answer in _rested_on(recipe, journals, slots):
-            for path, content in writers[name].add(key, answer):
-                write(path, content)
-        for writer in writers.values():
-            for path, content in writer.finish():
-                write(path, content)
-        count = sum(writer.count for writer in writers.values())
+    # What a build asked too much, as the response to an instruction that turned out to be a
+    # repetition, depends on the order in which answers came. A replay reads none of it.
+    with journals_of(recipe, options) as journals, shards.work_folder() as work:
+        writers = [_Writer(name, one, write) for name, one in _named(recipe, journals).items()]
+        for writer in writers:
+            writer.journal.heard = writer.add
+        made = replay(recipe, journals, work)
+        if made is None or made.selection.attempts != lock["build"]["attempts"]:
+            raise JournalError(
+                "this journal does not hold the answers of the build",
+                str(journals.answers.folder),
+                "name the journal of the build with --journal",
+            )
+        for writer in writers:
+            writer.finish()
     index = {
         "format": FORMAT,
         "config": dict(lock["config"]),
-        "slots": slots,
-        "answers": count,
+        "answers": sum(writer.count for writer in writers),
         "files": dict(sorted(files.items())),
     }
     fs.pipe_file(posixpath.join(root, INDEX), _dump(index))
@@ -164,88 +161,52 @@ def restore(read: Reads, recipe: Recipe, where: str, root: Path) -> Index:
     return dict(index)
 
 
-def _by_folder(recipe: Recipe, journals: Journals) -> Mapping[str, Journal]:
-    """Return the journals by the name of what they hold, which `_rested_on` uses too."""
+def _named(recipe: Recipe, journals: Journals) -> Mapping[str, Journal]:
+    """Return the journals by the name that their folders begin with."""
     verdicts = {f"{recipe.name}-{name}": one for name, one in journals.verdicts.items()}
     checks = {f"judge-check-{name}": one for name, one in journals.checks.items()}
     return {recipe.name: journals.answers, **verdicts, **checks}
 
 
-def _rested_on(recipe: Recipe, journals: Journals, slots: int) -> Iterator[tuple[str, Key, Answer]]:
-    """Yield every answer that a replay reads, with the journal's name.
-
-    What a build may have asked too much, as the response to an instruction that turned out to be
-    a repetition, is left out: it depends on the order in which answers came.
-
-    Raises:
-        JournalError: An answer is missing.
-    """
-    headers = {c.judge: journals.verdicts[c.name].header for c in judging.judge_columns(recipe)}
-    voices = models.noted(journals.answers.header, headers)
-    firsts = Firsts()
-    choices = recipe.preference.responses if recipe.preference else 1
-    for slot in range(slots):
-        running = script(recipe, voices, slot, firsts.note)
-        asked = proceed(running, None)
-        while not isinstance(asked, Attempt):
-            answers = []
-            for one in asked:
-                answer = journals.answers.get(one.key)
-                if answer is None:
-                    what = f"it lacks slot {slot}, {one.key.made}"
-                    raise _lacking(journals.answers, what)
-                answers.append(answer)
-                yield recipe.name, one.key, answer
-            asked = proceed(running, answers)
-        if asked.reason is not None:
-            continue
-        for name, journal in journals.verdicts.items():
-            for key in (Key(slot, "verdict", 0, choice) for choice in range(choices)):
-                answer = journal.get(key)
-                if answer is not None:
-                    yield f"{recipe.name}-{name}", key, answer
-    for name, journal in journals.checks.items():
-        for slot in range(journal.end("verdict")):
-            answer = journal.get(Key(slot, "verdict"))
-            if answer is not None:
-                yield f"judge-check-{name}", Key(slot, "verdict"), answer
-
-
 class _Writer:
-    """Cuts the answers of one journal into segments, in the order of their slots."""
+    """Cuts the answers of one journal into segments, in the order in which a replay reads them.
 
-    def __init__(self, name: str, journal: Journal) -> None:
+    Args:
+        name: That its folder begins with.
+        journal: Whose answers.
+        write: Puts a file into the recording.
+    """
+
+    def __init__(self, name: str, journal: Journal, write: Callable[[str, bytes], None]) -> None:
         self.journal = journal
         self.count = 0
-        self._folder = str(folder_for(name, journal.fingerprint, ""))
+        self._write = write
+        self._folder = folder_for(name, journal.fingerprint, "")
         self._waiting: dict[Pass, dict[Key, Answer]] = {}
         self._sealed: list[segments.Segment] = []
 
-    def add(self, key: Key, answer: Answer) -> Iterator[tuple[str, bytes]]:
-        """Take an answer; yield the segment that it fills."""
+    def add(self, key: Key, answer: Answer) -> None:
+        """Take an answer; write the segment that it fills."""
         waiting = self._waiting.setdefault(key.made, {})
         waiting[key] = _silent(answer)
-        self.count += 1
         if len(waiting) >= ANSWERS_PER_SEGMENT:
-            yield self._seal(key.made)
+            self._seal(key.made)
 
-    def finish(self) -> Iterator[tuple[str, bytes]]:
-        """Yield what is left, the header and the manifest."""
+    def finish(self) -> None:
+        """Write what is left, the header and the manifest."""
         for made in list(self._waiting):
-            yield self._seal(made)
-        fingerprint = self.journal.fingerprint
+            self._seal(made)
         header = json.dumps(self.journal.header, indent=1, sort_keys=True).encode()
-        yield posixpath.join(self._folder, HEADER), header
-        yield (
-            posixpath.join(self._folder, manifest.NAME),
-            manifest.dump(fingerprint, self._sealed),
-        )
+        self._write(posixpath.join(self._folder, HEADER), header)
+        content = manifest.dump(self.journal.fingerprint, self._sealed)
+        self._write(posixpath.join(self._folder, manifest.NAME), content)
 
-    def _seal(self, made: Pass) -> tuple[str, bytes]:
+    def _seal(self, made: Pass) -> None:
         answers = self._waiting.pop(made)
         segment, content = segments.pack(answers, made, self.journal.fingerprint, "release")
         self._sealed.append(segment)
-        return posixpath.join(self._folder, segment.name), content
+        self.count += segment.rows
+        self._write(posixpath.join(self._folder, segment.name), content)
 
 
 def _silent(answer: Answer) -> Answer:
@@ -257,14 +218,6 @@ def _silent(answer: Answer) -> Answer:
 
 def _dump(index: Index) -> bytes:
     return (json.dumps(index, indent=1, sort_keys=True) + "\n").encode()
-
-
-def _lacking(journal: Journal, what: str) -> JournalError:
-    return JournalError(
-        f"this journal does not hold the answers of the build: {what}",
-        str(journal.folder),
-        "name the journal of the build with --journal",
-    )
 
 
 def _changed(what: str, where: str) -> RebuildError:

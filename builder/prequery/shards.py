@@ -4,15 +4,17 @@ One part is one shard of the release: where files are cut depends on the rows al
 `num_proc` or on the sizes that a writer measures.
 """
 
+import hashlib
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO
 
+import msgspec
 import pyarrow as pa
 import pyarrow.parquet as pq
 
@@ -152,6 +154,21 @@ def read(file: IO[bytes], names: Sequence[str] | None = None) -> Iterator[pa.Tab
     parquet = pq.ParquetFile(file, pre_buffer=False)
     for group in range(parquet.num_row_groups):
         yield parquet.read_row_group(group, columns=names, use_threads=False)
+
+
+def rows_sha256(tables: Iterable[pa.Table]) -> str:
+    """Return the SHA-256 of rows in their order, in hexadecimal: whatever files they stand in.
+
+    A row is one line of JSON with sorted keys, so that neither shards nor compression nor the
+    version of a Parquet writer have a say.
+    """
+    digest = hashlib.sha256()
+    encode = msgspec.json.Encoder(order="sorted").encode
+    for table in tables:
+        for row in table.to_pylist():
+            digest.update(encode(row))
+            digest.update(b"\n")
+    return digest.hexdigest()
 
 
 def released_name(split: str, shard: int, shards: int) -> str:

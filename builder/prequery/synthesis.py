@@ -398,24 +398,24 @@ class Synthesis:
     def _held(self, slot: int) -> Attempt | None:
         """Return an attempt that the journal has whole."""
         running = self._whole(slot)
-        asked = proceed(running, None)
+        asked = _next(running, None)
         while not isinstance(asked, Attempt):
             found = [self._journal(one).get(one.key) for one in asked]
             if None in found:
                 return None
-            asked = proceed(running, cast(list[Answer], found))
+            asked = _next(running, cast(list[Answer], found))
         return asked
 
     async def _attempt(self, slot: int) -> Attempt:
         """Have a slot's conversation, with recorded answers and with new ones."""
         running = self._whole(slot)
-        asked = proceed(running, None)
+        asked = _next(running, None)
         while not isinstance(asked, Attempt):
             if len(asked) == 1:
                 answers = [await self._ask(asked[0])]
             else:
                 answers = await asyncio.gather(*map(self._ask, asked))
-            asked = proceed(running, answers)
+            asked = _next(running, answers)
         return asked
 
     def _whole(self, slot: int) -> Script:
@@ -495,7 +495,7 @@ def held_slots(journal: Journal) -> int:
     return max(journal.end("opening"), journal.end("instruction"))
 
 
-def proceed(running: Script, answers: Sequence[Answer] | None) -> Sequence[Ask] | Attempt:
+def _next(running: Script, answers: Sequence[Answer] | None) -> Sequence[Ask] | Attempt:
     """Return what a script asks next, or what has come of it."""
     try:
         return running.send(answers)  # type: ignore[arg-type]

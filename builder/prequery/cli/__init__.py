@@ -9,6 +9,7 @@ from prequery import __version__
 from prequery.cli import (  # noqa: F401 - they add their commands
     building,
     cards,
+    checking,
     probing,
     recipes,
     releasing,

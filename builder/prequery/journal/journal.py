@@ -5,7 +5,7 @@ import itertools
 import json
 import threading
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
@@ -57,6 +57,7 @@ class Journal:
         fingerprint: Of the recipe. Another one in the same folder is refused.
         limits: When a log is sealed.
         disk: The system calls; tests note them here.
+        heard: Is told of every answer that `get` gives.
 
     Attributes:
         header: What `agree` noted; empty in a new journal.
@@ -69,6 +70,7 @@ class Journal:
     fingerprint: str
     limits: Limits = field(default_factory=Limits, repr=False)
     disk: Disk = field(default_factory=Disk, repr=False)
+    heard: Callable[[Key, Answer], None] | None = field(default=None, repr=False)
     header: dict[str, Any] = field(default_factory=dict, init=False)
     damaged: int = field(default=0, init=False)
     local: Path = field(init=False)
@@ -159,7 +161,10 @@ class Journal:
                 found.append(answer)
         if not found:
             return None
-        return found[0] if len(found) == 1 else the_one(found)
+        answer = found[0] if len(found) == 1 else the_one(found)
+        if self.heard:
+            self.heard(key, answer)
+        return answer
 
     def agree(self, made_with: Mapping[str, Any], notes: Mapping[str, Any]) -> None:
         """Note what the answers are made with, or compare with what was noted.

@@ -37,7 +37,6 @@ class Selection:
         requests: Answered requests of those attempts.
         prompt_tokens: Of those requests; null if the endpoint does not count.
         generated_tokens: Of those requests.
-        looked: Slots that it took to be certain of the rows, the discarded ones included.
         steps: What each filter did, in the order of going through them.
     """
 
@@ -49,7 +48,6 @@ class Selection:
     requests: int
     prompt_tokens: int | None
     generated_tokens: int
-    looked: int = 0
     steps: tuple[Step, ...] = ()
 
 
@@ -154,8 +152,7 @@ class Selector:
             counts["rejected"],
             self._examples,
         )
-        looked = len(self._ledger)
-        return Selection(parts.paths, parts.count, self._end, **counts, looked=looked, steps=steps)
+        return Selection(parts.paths, parts.count, self._end, **counts, steps=steps)
 
     def _settle(self) -> None:
         """Judge all candidates together, and write the rows."""

@@ -1,0 +1,212 @@
+"""A release is opened wherever it is, and held against its lock."""
+
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import fsspec
+import pytest
+
+from hub import Hub
+from prequery.errors import RebuildError
+from prequery.released import Released, open_release
+from prequery.verification import verify
+from released_folders import REPO, edit_lock, release, upload
+
+MAIN = "from prequery.cli import main; main()"
+TAG = "scripted-v1.0.0"
+
+
+@pytest.fixture(autouse=True)
+def _own_folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PREQUERY_HOME", str(tmp_path / "home"))
+
+
+@pytest.fixture(scope="module")
+def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    with pytest.MonkeyPatch.context() as patch:
+        root = tmp_path_factory.mktemp("built")
+        patch.setenv("PREQUERY_HOME", str(root / "home"))
+        return release(root, "out")
+
+
+@pytest.fixture
+def out(built: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(built, tmp_path / "out"))
+
+
+def verdicts(opened: Released, expected: str | None = None) -> dict[str, str]:
+    return {each.name: each.verdict for each in verify(opened, expected)}
+
+
+def differing(opened: Released, expected: str | None = None) -> dict[str, str]:
+    return {each.name: each.told for each in verify(opened, expected) if each.verdict != "same"}
+
+
+def refused(reference: str, config: str | None = None) -> RebuildError:
+    with pytest.raises(RebuildError) as caught:
+        open_release(reference, config)
+    return caught.value
+
+
+def test_a_folder_is_what_its_lock_says(out: Path) -> None:
+    opened = open_release(str(out))
+
+    assert verdicts(opened) == {
+        "lock": "same",
+        "scripted.yaml": "same",
+        "fingerprint": "same",
+        "scripted/train-00000-of-00003.parquet": "same",
+        "scripted/train-00001-of-00003.parquet": "same",
+        "scripted/train-00002-of-00003.parquet": "same",
+        "counts": "same",
+        "rows": "same",
+    }
+    assert (opened.card() or "").startswith("---")
+    assert opened.title == "scripted 1.0.0"
+
+
+def test_a_url_is_opened_as_a_folder_is(out: Path) -> None:
+    memory = fsspec.filesystem("memory")
+    memory.put(str(out), "/a-release", recursive=True)
+
+    opened = open_release("memory://a-release", "scripted")
+
+    assert set(verdicts(opened).values()) == {"same"}
+    memory.rm("/a-release", recursive=True)
+
+
+def test_a_tag_on_the_hub_is_opened(hub: Hub, out: Path) -> None:
+    commit = upload(hub, out, TAG)
+
+    opened = open_release(f"{REPO}@{TAG}", "scripted")
+
+    assert opened.where == f"datasets/{REPO}@{TAG}, commit {commit[:7]}"
+    assert set(verdicts(opened).values()) == {"same"}
+    assert "tag" in verdicts(opened)
+    assert open_release(REPO).where == f"datasets/{REPO}@main, commit {commit[:7]}"
+
+
+def test_every_kind_of_change_shows(out: Path) -> None:
+    shards = sorted((out / "scripted").glob("*.parquet"))
+    shards[0].write_bytes(shards[0].read_bytes()[:-1] + b"x")
+    shards[1].unlink()
+    shutil.copy(shards[2], out / "scripted/train-00003-of-00003.parquet")
+    (out / "scripted.yaml").write_text((out / "scripted.yaml").read_text() + "# more\n")
+    opened = open_release(str(out))
+    sha256 = opened.lock["files"]["scripted/train-00000-of-00003.parquet"]["sha256"]
+
+    told = differing(opened)
+
+    assert told.pop("scripted/train-00000-of-00003.parquet").endswith(
+        f", the lock says {sha256[:12]}"
+    )
+    assert told == {
+        "scripted.yaml": "was edited",
+        "scripted/train-00001-of-00003.parquet": "is missing",
+        "scripted/train-00003-of-00003.parquet": "is there, and the lock does not name it",
+        "rows": "files differ already",
+    }
+
+
+def test_an_edited_lock_shows(out: Path) -> None:
+    held = json.loads((out / "scripted.lock.json").read_text())
+    edit_lock(out, {"build": held["build"] | {"attempts": 1000}})
+
+    assert differing(open_release(str(out))) == {
+        "lock": "it was edited: its digest is another",
+        "counts": "20 rows in files, 20 accepted, "
+        f"{sum(held['build']['rejected'].values())} rejected of 1000",
+    }
+
+
+def test_a_lock_that_was_edited_with_its_digest_shows_by_a_digest_from_elsewhere(out: Path) -> None:
+    known = json.loads((out / "scripted.lock.json").read_text())["digest"]
+    edit_lock(out, {"packages": {}}, honest=True)
+    opened = open_release(str(out))
+    now = opened.lock["digest"]
+
+    assert differing(opened) == {}
+    assert differing(opened, known) == {"lock": f"its digest is {now}, {known} was expected"}
+
+
+def test_a_lock_from_before_digests_is_still_held_against_the_files(out: Path) -> None:
+    held = json.loads((out / "scripted.lock.json").read_text())
+    for key in ("digest", "recipe", "rows"):
+        del held[key]
+    (out / "scripted.lock.json").write_text(json.dumps(held | {"format": 1}))
+
+    assert differing(open_release(str(out))) == {
+        "lock": "it is from before locks bore a digest",
+        "scripted.yaml": "the lock does not tell its hash",
+        "rows": "the lock does not tell their hash",
+    }
+
+
+def test_a_tag_that_was_moved_to_another_version_shows(hub: Hub, out: Path) -> None:
+    upload(hub, out, "scripted-v0.9.0")
+
+    told = differing(open_release(f"{REPO}@scripted-v0.9.0"))
+
+    assert told == {"tag": "scripted-v0.9.0 holds version 1.0.0: it was moved"}
+
+
+def test_what_is_not_there_is_said(hub: Hub, out: Path, tmp_path: Path) -> None:
+    upload(hub, out, TAG)
+    (tmp_path / "empty").mkdir()
+
+    assert refused("acme/nothing").what == "there is no such dataset repository, or it is private"
+    assert refused(f"{REPO}@v9").what == "the repository has no such tag, branch or commit"
+    no_config = refused(f"{REPO}@{TAG}", "other")
+    assert (no_config.what, no_config.fix) == (
+        "there is no config 'other'",
+        "configs here: scripted",
+    )
+    assert refused(str(tmp_path / "empty")).what == "no release of prequery is here"
+    assert refused(str(tmp_path / "nowhere")).what == f"there is no folder '{tmp_path}/nowhere'"
+    assert refused("s3://me:secret@bucket/x").what == "the address holds credentials"
+
+
+def test_a_folder_that_is_half_written_is_refused(out: Path) -> None:
+    (out / "scripted.lock.json").unlink()
+
+    assert refused(str(out)).what == (
+        "there is no lock: what is here was not finished, or is no release of prequery"
+    )
+
+
+@pytest.mark.parametrize(
+    "content", ["", "[]", "{}", '{"config": {"name": "scripted"}}', '{"config": 7}']
+)
+def test_a_damaged_lock_is_refused(out: Path, content: str) -> None:
+    (out / "scripted.lock.json").write_text(content)
+
+    assert refused(str(out)).what == "the lock is damaged, or was pinned and never built"
+
+
+def test_a_lock_cannot_name_files_of_others(out: Path) -> None:
+    held = json.loads((out / "scripted.lock.json").read_text())
+    stolen = {"../secret.parquet": next(iter(held["files"].values()))}
+    edit_lock(out, {"files": stolen}, honest=True)
+
+    assert refused(str(out)).what == "the lock is not that of the config 'scripted'"
+
+
+def test_the_command_tells_by_its_exit_code(out: Path) -> None:
+    def run(*more: str) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, "-c", MAIN, "verify", str(out), "scripted", *more]
+        return subprocess.run(command, capture_output=True, text=True, check=False)
+
+    good = run()
+    (out / "scripted.yaml").write_text("name: other\n")
+    bad = run("--json")
+
+    assert (good.returncode, bad.returncode) == (0, 1)
+    assert good.stdout.endswith(f"scripted 1.0.0 in {out} is what its lock says.\n")
+    told = json.loads(bad.stdout)
+    assert told["same"] is False
+    assert {each["name"] for each in told["findings"] if each["verdict"] == "differs"} == {
+        "scripted.yaml"
+    }
