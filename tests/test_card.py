@@ -391,6 +391,7 @@ def test_the_yaml_is_what_the_hub_and_datasets_read() -> None:
     assert infos["smollm2-demo"].features == rows.features(DEMO.dtypes)
     assert infos["smollm2-demo"].splits["train"].num_examples == 30
     assert infos["smollm2-demo"].download_size == 4096
+    assert str(infos["smollm2-demo"].version) == "1.0.0"
     assert configs == {
         "smollm2-demo": {
             "version": "1.0.0",

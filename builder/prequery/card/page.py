@@ -140,8 +140,8 @@ def _agree(recipe: Recipe, lock: Lock, facts: Facts) -> None:
             )
 
 
-def _dataset_info(recipe: Recipe, lock: Lock, facts: Facts) -> Any:
-    """Return what `datasets` would write itself."""
+def _dataset_info(recipe: Recipe, lock: Lock, facts: Facts) -> dict[str, Any]:
+    """Return what `datasets` would write itself, and the version."""
     from datasets import DatasetInfo, SplitDict, SplitInfo
     from datasets.info import DatasetInfosDict
     from huggingface_hub import DatasetCardData
@@ -154,7 +154,9 @@ def _dataset_info(recipe: Recipe, lock: Lock, facts: Facts) -> Any:
     )
     card = DatasetCardData()
     DatasetInfosDict({recipe.name: info}).to_dataset_card_data(card)
-    return card["dataset_info"]
+    held = card["dataset_info"]
+    # `datasets` reads a version here too, and writes none.
+    return {"config_name": held["config_name"], "version": recipe.version, **held}
 
 
 def environment() -> Environment:
