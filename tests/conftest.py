@@ -1,6 +1,8 @@
 """Fixtures that several test files share."""
 
+import os
 import socket
+import uuid
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -9,13 +11,15 @@ import pytest
 from huggingface_hub import close_session, constants
 from huggingface_hub.utils import _xet
 
-from hub import Hub
+from hub import TOKEN_VARIABLE, Hub, Place, RealHub
 from prequery.local import process
 
 
 @pytest.fixture(autouse=True)
-def _no_network(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Refuse every connection that would leave this machine."""
+def _no_network(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Refuse every connection that would leave this machine, but for tests of the real Hub."""
+    if request.node.get_closest_marker("hub"):
+        return
     connect = socket.socket.connect
 
     def refuse(self: socket.socket, address: Any) -> None:
@@ -57,6 +61,26 @@ def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
         yield hub
         close_session()
         assert hub.mistakes == []
+
+
+@pytest.fixture(params=["test", pytest.param("real", marks=pytest.mark.hub)])
+def place(request: pytest.FixtureRequest) -> Place:
+    """The Hub of the tests and, with `pytest -m hub`, the real one."""
+    if request.param == "test":
+        hub: Hub = request.getfixturevalue("hub")
+        return hub
+    token = os.environ.get(TOKEN_VARIABLE)
+    assert token, f"export {TOKEN_VARIABLE}: a token of the real Hub that may write"
+    return RealHub(token)
+
+
+@pytest.fixture
+def repo_id(place: Place) -> Iterator[str]:
+    """A new private dataset repo, deleted after the test."""
+    name = f"{place.namespace}/prequery-test-{uuid.uuid4().hex[:12]}"
+    place.api().create_repo(name, repo_type="dataset", private=True)
+    yield name
+    place.api().delete_repo(name, repo_type="dataset", missing_ok=True)
 
 
 @pytest.fixture

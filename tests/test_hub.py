@@ -18,7 +18,6 @@ from huggingface_hub.errors import (
     HfHubHTTPError,
     RemoteEntryNotFoundError,
     RepositoryNotFoundError,
-    RevisionNotFoundError,
 )
 from huggingface_hub.utils._http import RateLimitInfo, parse_ratelimit_headers
 
@@ -64,16 +63,6 @@ def test_a_new_repo_holds_one_commit_with_the_attributes_file(hub: Hub) -> None:
     assert [made.title for made in hub.api().list_repo_commits(REPO, repo_type="dataset")] == [
         "initial commit"
     ]
-
-
-def test_a_repo_that_exists_is_a_conflict_unless_that_is_fine(repo: Hub) -> None:
-    with pytest.raises(HfHubHTTPError, match="You already created this dataset repo") as error:
-        repo.api().create_repo(REPO, repo_type="dataset")
-
-    assert status(error) == 409
-    assert repo.api().create_repo(REPO, repo_type="dataset", exist_ok=True).repo_id == REPO
-    repo.api().create_repo(REPO, repo_type="model")
-    assert ("models", REPO) in repo.repos
 
 
 def test_a_commit_brings_small_files_and_large_ones_at_once(repo: Hub) -> None:
@@ -122,17 +111,6 @@ def test_a_large_file_goes_in_parts(repo: Hub) -> None:
     ]
 
 
-def test_a_commit_on_another_parent_is_refused(repo: Hub) -> None:
-    first = commit(repo, add("a.txt"))
-    commit(repo, add("b.txt"), parent_commit=first)
-
-    with pytest.raises(HfHubHTTPError, match="A commit has happened since") as error:
-        commit(repo, add("c.txt"), parent_commit=first)
-
-    assert status(error) == 412
-    assert sorted(repo.files(REPO)) == [".gitattributes", "a.txt", "b.txt"]
-
-
 def test_deletions_and_copies_are_part_of_a_commit(repo: Hub) -> None:
     commit(repo, add("a/0.parquet", PARQUET), add("a/1.txt"), add("b.txt"))
 
@@ -164,23 +142,6 @@ def test_a_file_that_was_never_uploaded_cannot_be_committed(repo: Hub) -> None:
         commit(repo, operation)
 
 
-def test_a_tag_stays_where_it_is(repo: Hub) -> None:
-    first = commit(repo, add("a.txt"))
-    repo.api().create_tag(REPO, tag="a-v1.0.0", repo_type="dataset")
-    commit(repo, add("b.txt"))
-
-    with pytest.raises(HfHubHTTPError, match="Tag reference exists already") as error:
-        repo.api().create_tag(REPO, tag="a-v1.0.0", repo_type="dataset")
-
-    assert status(error) == 409
-    refs = repo.api().list_repo_refs(REPO, repo_type="dataset")
-    assert [(tag.name, tag.target_commit) for tag in refs.tags] == [("a-v1.0.0", first)]
-    assert sorted(repo.files(REPO, "a-v1.0.0")) == [".gitattributes", "a.txt"]
-    repo.api().delete_tag(REPO, tag="a-v1.0.0", repo_type="dataset")
-    with pytest.raises(RevisionNotFoundError):
-        repo.api().dataset_info(REPO, revision="a-v1.0.0")
-
-
 def test_the_tree_comes_in_pages(repo: Hub) -> None:
     commit(repo, *[add(f"a/{number}.txt") for number in range(7)], add("b.txt"))
     repo.page_size = 3
@@ -194,16 +155,6 @@ def test_the_tree_comes_in_pages(repo: Hub) -> None:
     assert {entry.last_commit.title for entry in folder if entry.last_commit} == {"a change"}
     with pytest.raises(RemoteEntryNotFoundError):
         list(repo.api().list_repo_tree(REPO, "c", repo_type="dataset"))
-
-
-def test_paths_are_described_and_missing_ones_left_out(repo: Hub) -> None:
-    commit(repo, add("a/0.parquet", PARQUET), add("b.txt"))
-
-    found = repo.api().get_paths_info(
-        REPO, ["a/0.parquet", "a", "c"], repo_type="dataset", expand=True
-    )
-
-    assert [type(entry).__name__ for entry in found] == ["RepoFile", "RepoFolder"]
 
 
 def test_a_download_has_the_commit_and_names_the_content(repo: Hub, tmp_path: Path) -> None:
@@ -233,18 +184,6 @@ def test_storage_is_another_host_that_sees_no_token(repo: Hub) -> None:
     assert [call.token for call in stored] == [None, None]
 
 
-def test_a_range_of_a_file_can_be_asked_for(repo: Hub) -> None:
-    commit(repo, add("a.txt", b"0123456789"))
-    url = f"{repo.url}/datasets/{REPO}/resolve/main/a.txt"
-
-    part = get_session().get(url, headers={"Range": "bytes=2-4"})
-    past = get_session().get(url, headers={"Range": "bytes=99-"})
-
-    assert (part.status_code, part.content) == (206, b"234")
-    assert part.headers["Content-Range"] == "bytes 2-4/10"
-    assert past.status_code == 416
-
-
 def test_tokens_have_roles(repo: Hub) -> None:
     assert repo.api().whoami()["name"] == "ada"
     assert repo.api("hf_reader").whoami()["auth"]["accessToken"]["role"] == "read"
@@ -269,15 +208,6 @@ def test_a_private_repo_is_not_there_for_strangers(hub: Hub) -> None:
         with pytest.raises(RepositoryNotFoundError):
             hub.api().dataset_info(REPO, token=token)
     assert hub.api("hf_colleague").dataset_info(REPO).private
-
-
-def test_a_card_with_broken_metadata_is_refused_before_anything_is_sent(repo: Hub) -> None:
-    with pytest.raises(ValueError, match='"license" must be one of'):
-        commit(repo, add("README.md", b"---\nlicense: mine\n---\n"), add("0.parquet", PARQUET))
-    with pytest.raises(ValueError, match="YAML Metadata Error"):
-        commit(repo, add("README.md", b"---\nlicense: [\n---\n"))
-
-    assert [call.name for call in repo.calls] == ["create-repo", "card-check", "card-check"]
 
 
 @pytest.mark.parametrize("when", ["before", "after"])
@@ -345,42 +275,6 @@ def test_somebody_else_may_commit_in_between(repo: Hub) -> None:
     assert sorted(repo.files(REPO)) == [".gitattributes", "a.txt", "theirs.txt"]
 
 
-def test_a_branch_grows_on_its_own(repo: Hub) -> None:
-    first = commit(repo, add("a.txt"))
-    repo.api().create_branch(REPO, branch="next", repo_type="dataset")
-
-    repo.api().create_commit(
-        REPO, [add("b.txt")], repo_type="dataset", commit_message="ahead", revision="next"
-    )
-
-    refs = {ref.name: ref for ref in repo.api().list_repo_refs(REPO, repo_type="dataset").branches}
-    assert refs["main"].target_commit == first
-    assert sorted(repo.files(REPO, "next")) == [".gitattributes", "a.txt", "b.txt"]
-    with pytest.raises(HfHubHTTPError) as error:
-        repo.api().create_branch(REPO, branch="next", repo_type="dataset")
-    assert status(error) == 409
-    with pytest.raises(BadRequestError):
-        repo.api().create_branch(REPO, branch="refs/heads/other", repo_type="dataset")
-    with pytest.raises(HfHubHTTPError, match="Cannot delete the main branch"):
-        repo.api().delete_branch(REPO, branch="main", repo_type="dataset")
-    repo.api().delete_branch(REPO, branch="next", repo_type="dataset")
-    with pytest.raises(RevisionNotFoundError):
-        commit_to(repo, "next")
-
-
-def commit_to(hub: Hub, revision: str) -> None:
-    hub.api().create_commit(
-        REPO, [add("c.txt")], repo_type="dataset", commit_message="no", revision=revision
-    )
-
-
-def test_a_tag_takes_no_commits(repo: Hub) -> None:
-    repo.api().create_tag(REPO, tag="v1", repo_type="dataset")
-
-    with pytest.raises(BadRequestError, match="is a tag"):
-        commit_to(repo, "v1")
-
-
 def test_a_stranger_may_propose_what_a_member_merges(repo: Hub) -> None:
     head = commit(repo, add("a.txt"))
 
@@ -416,28 +310,6 @@ def test_a_stranger_may_propose_what_a_member_merges(repo: Hub) -> None:
     ]
 
 
-def test_a_pull_request_that_conflicts_cannot_be_merged(repo: Hub) -> None:
-    commit(repo, add("a.txt"))
-    pull = repo.api().create_pull_request(REPO, title="empty at first", repo_type="dataset")
-    assert pull.status == "draft"
-    repo.api().create_commit(
-        REPO,
-        [add("a.txt", b"theirs\n")],
-        repo_type="dataset",
-        commit_message="theirs",
-        revision=pull.git_reference,
-    )
-    commit(repo, add("a.txt", b"ours\n"))
-
-    details = repo.api().get_discussion_details(REPO, pull.num, repo_type="dataset")
-    assert details.conflicting_files == ["a.txt"]
-    with pytest.raises(HfHubHTTPError, match=r"conflicts in a\.txt") as error:
-        repo.api().merge_pull_request(REPO, pull.num, repo_type="dataset")
-    assert status(error) == 409
-    repo.api().change_discussion_status(REPO, pull.num, "closed", repo_type="dataset")
-    assert repo.dataset(REPO).pulls[0].status == "closed"
-
-
 def test_the_history_comes_in_pages(repo: Hub) -> None:
     repo.commits_page_size = 2
     for number in range(5):
@@ -448,24 +320,6 @@ def test_the_history_comes_in_pages(repo: Hub) -> None:
     assert len(listed) == 6
     assert [made.title for made in listed[-2:]] == ["a change", "initial commit"]
     assert [call.name for call in repo.calls].count("commits") == 3
-
-
-def test_a_commit_that_changes_nothing_is_made_if_it_is_sent(repo: Hub) -> None:
-    before = repo.dataset(REPO).at("main")
-    body = b'{"key": "header", "value": {"summary": "nothing", "description": ""}}\n'
-
-    answer = get_session().post(
-        f"{repo.url}/api/datasets/{REPO}/commit/main",
-        content=body,
-        headers={
-            "Content-Type": "application/x-ndjson",
-            "Authorization": f"Bearer {repo.token}",
-        },
-    )
-
-    assert answer.status_code == 200
-    head = repo.dataset(REPO).at("main")
-    assert (head.parent, head.files) == (before.oid, before.files)
 
 
 def test_every_answer_tells_how_many_calls_are_left(repo: Hub) -> None:

@@ -5,6 +5,8 @@
 the server.
 A test takes the fixture `hub`, and `xet` beside it where large files are to go over xet.
 
+`real` is the real Hub for tests of both: tests/test_hub_contract.py, tests/test_consumers.py.
+
 How each behaviour was established. *Client*: huggingface_hub 2.4 sends, reads or documents it so,
 and could not work otherwise. *Reported*: an answer of the real Hub, quoted in a public issue.
 *Chosen*: not known of the real Hub; what is here is the stricter or the plainer possibility.
@@ -47,9 +49,22 @@ and could not work otherwise. *Reported*: an answer of the real Hub, quoted in a
 """
 
 from hub.faults import Call, Fault
+from hub.real import TOKEN_VARIABLE, Place, RealHub
 from hub.refusals import RefusalError
 from hub.repos import Commit, File, Repo
 from hub.server import Hub
 from hub.state import Account
 
-__all__ = ["Account", "Call", "Commit", "Fault", "File", "Hub", "RefusalError", "Repo"]
+__all__ = [
+    "TOKEN_VARIABLE",
+    "Account",
+    "Call",
+    "Commit",
+    "Fault",
+    "File",
+    "Hub",
+    "Place",
+    "RealHub",
+    "RefusalError",
+    "Repo",
+]

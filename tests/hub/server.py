@@ -23,6 +23,8 @@ WINDOW_S = 300
 class Hub(State):
     """A Hub that serves."""
 
+    namespace = "acme"
+
     def api(self, token: str | None = None) -> HfApi:
         """Return a client with a token, by default with `Hub.token`."""
         return HfApi(endpoint=self.url, token=token or self.token)
