@@ -160,6 +160,7 @@ GRIDS = {
     "magpie-air-300k-filtered": AIR,
     "magpie-air-dpo-100k": AIR,
     "magpie-pro-1m": PRO,
+    "magpie-pro-300k-filtered": PRO,
     "magpie-pro-dpo-100k": PRO,
     "magpie-pro-mt-300k": PRO,
     "magpie-qwen2-pro-1m": {(1.0, 1.0): 300, (1.1, 1.0): 400, (1.2, 0.99): 300},

@@ -14,7 +14,8 @@ from prequery import Magpie
 from prequery.errors import AcceptanceError, RecipeError
 from prequery.filters.picks import AtMost, Balance, Top, shared_out
 from prequery.options import Options
-from prequery.recipe import read
+from prequery.recipe import load, read
+from prequery.recipe.filtering import bundled_filters
 from prequery.transport import Patience
 from scripted_tgi import Json, ScriptedTgi, recipe_text
 
@@ -283,3 +284,92 @@ def test_what_is_chosen_from_changes_the_build_and_no_answer() -> None:
     assert given[0].fingerprint == given[1].fingerprint
     assert given[0].build_hash != given[1].build_hash
     assert (given[0].goal, given[0].max_attempts) == (30, 300)
+
+
+# arXiv 2406.08464, Table 5; how many rows stay is the recipe's.
+DISTANCE, REWARD = "min_neighbor_distance > 0", "instruct_reward > -12"
+GOOD, LONGEST_OF_ALL = 'input_quality >= "good"', "top 20 by response_chars"
+TABLE_5 = {
+    "magpie-air": [
+        GOOD,
+        'difficulty >= "medium"',
+        DISTANCE,
+        "reward_difference > 0",
+        LONGEST_OF_ALL,
+    ],
+    "magpie-pro": ['input_quality >= "average"', DISTANCE, REWARD, LONGEST_OF_ALL],
+    "magpie-pro-filter2": [GOOD, 'difficulty >= "easy"', DISTANCE, REWARD, LONGEST_OF_ALL],
+    "magpie-pro-filter3": [DISTANCE, REWARD, LONGEST_OF_ALL],
+    "magpie-pro-filter4": [
+        GOOD,
+        'difficulty >= "easy"',
+        DISTANCE,
+        "reward_difference > 0",
+        LONGEST_OF_ALL,
+    ],
+    "magpie-pro-filter5": [GOOD, 'difficulty >= "easy"', DISTANCE, REWARD],
+    "magpie-pro-filter6": [
+        DISTANCE,
+        REWARD,
+        "balance 20 by difficulty: easy; medium, hard, very hard; highest response_chars first",
+    ],
+}
+ONE = "{model: a/b, revision: '" + "0" * 40 + "', endpoint: http://127.0.0.1:9}"
+ALL_COLUMNS = (
+    "[length, min_neighbor_distance, {input_quality: {judge: tags}}, {difficulty: {judge: tags}},"
+    " {instruct_reward: {judge: reward}}, {base_response: {judge: base}},"
+    " {reward_difference: {judge: reward, base: base}}]"
+)
+JUDGES = f"{{tags: {ONE}, base: {ONE}, reward: {ONE}}}"
+
+
+def test_the_papers_filters_are_those_of_its_table() -> None:
+    assert list(bundled_filters()) == list(TABLE_5)
+
+
+@pytest.mark.parametrize("name", TABLE_5)
+def test_filters_of_a_name_are_expanded(name: str) -> None:
+    chosen = {} if name == "magpie-pro-filter5" else {"candidates": "40"}
+    text = recipe_text(
+        columns=ALL_COLUMNS, judges=JUDGES, filters=f"[{name}, response_chars < 900]", **chosen
+    )
+
+    steps = read(text, "r.yaml").filters
+
+    assert [step.text for step in steps] == [*TABLE_5[name], "response_chars < 900"]
+
+
+@pytest.mark.parametrize("name", TABLE_5)
+def test_filters_of_a_name_say_what_they_are_whence_and_how_they_differ(name: str) -> None:
+    head = [line for line in bundled_filters()[name].read_text().splitlines() if line[0] == "#"]
+
+    assert head[0].endswith(".")
+    assert [line.split(":")[0] for line in head if ": " in line[:12]][-2:] == [
+        "# Numbers",
+        "# Differs",
+    ]
+
+
+def test_filters_of_a_name_that_is_none_are_refused() -> None:
+    with pytest.raises(RecipeError) as caught:
+        read(recipe_text(filters="[magpie-pr]"), "r.yaml")
+
+    assert caught.value.what == "there are no filters 'magpie-pr'"
+    assert caught.value.where == "r.yaml, line 9, filters"
+    assert caught.value.fix.startswith("did you mean 'magpie-pro'? known: magpie-air, magpie-pro, ")
+
+
+def test_a_column_that_named_filters_need_is_named_with_their_place() -> None:
+    with pytest.raises(RecipeError) as caught:
+        read(recipe_text(filters="[magpie-pro-filter5]"), "r.yaml")
+
+    assert caught.value.what.startswith("unknown field 'input_quality'")
+    assert caught.value.where.startswith("r.yaml, line 9, filters: magpie-pro-filter5, line 4")
+
+
+@pytest.mark.parametrize("name", ["magpie-air-300k-filtered", "magpie-pro-300k-filtered"])
+def test_the_filtered_sets_choose_the_longest(name: str) -> None:
+    recipe = load(name)
+
+    assert recipe.filters[-1].text == "top 300000 by response_chars"
+    assert recipe.goal > recipe.rows

@@ -1,11 +1,15 @@
-"""The filters of a recipe: expressions over one row, and choices among all."""
+"""The filters of a recipe: expressions over one row, choices among all, and names of several."""
 
+import re
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from difflib import get_close_matches
+from importlib.resources.abc import Traversable
+from pathlib import Path
 from typing import Any, get_args
 
 from prequery import filters, rows
+from prequery.bundled import bundled
 from prequery.columns.base import Column
 from prequery.columns.prompted import PromptColumn
 from prequery.errors import RecipeError
@@ -13,7 +17,7 @@ from prequery.filters import Filter, Pick
 from prequery.filters.picks import Order
 from prequery.recipe.parts import Preference, column_dtypes
 from prequery.recipe.section import Section, short
-from prequery.strict_yaml import Node
+from prequery.strict_yaml import Node, parse
 
 _NUMBERS = ("int32", "int64", "float64")
 _TEXTS = ("id", "instruction", "response", "min_similar_id", "duplicate_of")
@@ -72,8 +76,18 @@ def read(
         {**rows.CHOICES, **{name: c.labels[name] for c in judged for name in c.labels}},
         {name for column in judged for name in column.ordered},
     )
-    reader = _Reader(top, known, row_count)
-    return tuple(reader.step(node, at) for at, node in enumerate(top.items("filters", default=())))
+    reader = _Reader(top, top.source, known, row_count)
+    steps: list[Filter | Pick] = []
+    for at, node in enumerate(top.items("filters", default=())):
+        steps += reader.named(node) or [reader.step(node, at)]
+    return tuple(steps)
+
+
+def bundled_filters() -> dict[str, Traversable]:
+    """Return the filters that ship with the package: name to file."""
+    entries = (bundled("configs") / "filters").iterdir()
+    found = {Path(entry.name).stem: entry for entry in entries}
+    return {name: found[name] for name in sorted(found)}
 
 
 def candidates(top: Section, steps: Sequence[Filter | Pick], row_count: int) -> int | None:
@@ -101,12 +115,35 @@ class _Reader:
     """Reads one entry after the other."""
 
     top: Section
+    where: str
     fields: _Fields
     row_count: int
 
+    def named(self, node: Node) -> list[Filter | Pick] | None:
+        """Read the filters that an entry names; null where it is an expression or a choice.
+
+        No expression is two words with a hyphen between: it would be a number, not true or false.
+        """
+        name = node.value
+        if not isinstance(name, str) or not re.fullmatch(r"[a-z]\w*(-\w+)+", name):
+            return None
+        files = bundled_filters()
+        place = f"{self.where}, line {node.line}, filters"
+        if name not in files:
+            close = get_close_matches(name, files, 1)
+            meant = f"did you mean {close[0]!r}? " if close else ""
+            raise RecipeError(
+                f"there are no filters {name!r}", place, f"{meant}known: {', '.join(files)}"
+            )
+        where = f"{place}: {name}"
+        content = parse(files[name].read_text(encoding="utf-8"), where)
+        assert isinstance(content.value, list)
+        inside = replace(self, where=where)
+        return [inside.step(entry, at) for at, entry in enumerate(content.value)]
+
     def step(self, node: Node, at: int) -> Filter | Pick:
         """Read one entry."""
-        where = f"{self.top.source}, line {node.line}, filters"
+        where = f"{self.where}, line {node.line}, filters"
         if isinstance(node.value, str):
             known = self.fields
             return filters.parse(node.value, where, known.dtypes, known.choices, known.ordered)
@@ -125,9 +162,9 @@ class _Reader:
             )
         path = f"filters[{at}].{name}"
         if name == "top":
-            pick = self._top(self.top.child(inner, path, _TopKeys))
+            pick = self._top(Section(inner, self.where, path, _TopKeys))
         else:
-            pick = self._grouped(name, self.top.child(inner, path, _GroupedKeys))
+            pick = self._grouped(name, Section(inner, self.where, path, _GroupedKeys))
         if pick.most is not None and pick.most < self.row_count:
             what = f"`{pick.text}` leaves {pick.most} rows at most, and {self.row_count} are wanted"
             raise RecipeError(what, where, "raise its rows, or lower those of the recipe")
