@@ -435,6 +435,37 @@ def refuse_scores(request: Request, address: str) -> None:
         )
 
 
+def refuse_texts(request: Request, address: str) -> None:
+    """Refuse a request for a text, of a model that scores.
+
+    Raises:
+        EndpointError: The request wants a text.
+    """
+    if not request.scores:
+        raise EndpointError(
+            "this endpoint scores texts, it writes none",
+            address,
+            "ask it by a column that wants a score, as instruct_reward does",
+        )
+
+
+def scored(scores: Sequence[tuple[str, float | None]], prompt_tokens: int | None) -> Answer:
+    """Return the answer of a model that scores.
+
+    Args:
+        scores: Label and score; null: it was no number.
+        prompt_tokens: Of the text; null where it is not told.
+    """
+    predictions = [{"score": score, "label": label} for label, score in sorted(scores, key=_label)]
+    return Answer(
+        text=encode(predictions).decode(), finish_reason="eos_token", prompt_tokens=prompt_tokens
+    )
+
+
+def _label(score: tuple[str, float | None]) -> str:
+    return score[0]
+
+
 def read_answer(raw: bytes, request: Request, prompt_tokens: str | None) -> Answer:
     """Read the body of a `/generate` answer.
 

@@ -60,7 +60,9 @@ def fingerprint(recipe: Recipe, column: JudgeColumn) -> str:
     """
     names = [column.judge, *(one.judge for one in column.askers() if one.judge != column.judge)]
     judges = [asdict(recipe.judges[name]) | {"endpoint": None} for name in names]
-    content = [recipe.fingerprint, recipe.think, column.fingerprint(), column.pins(), *judges]
+    others = [one.fingerprint() for one in column.askers() if one is not column]
+    own = [column.fingerprint(), column.pins()]
+    content = [recipe.fingerprint, recipe.think, *own, *judges, *others]
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 

@@ -23,7 +23,8 @@ from prequery.local.process import start
 from prequery.options import Options
 from prequery.prefix import Prefix, check_model, derive, prove
 from prequery.prefix.template import find
-from prequery.recipe import LOCAL, Endpoint, Generator, Recipe
+from prequery.recipe import LOCAL, TRANSFORMERS, Endpoint, Generator, Recipe
+from prequery.reward_model import RewardModel
 from prequery.voices import Judging, Voice, Voices
 
 
@@ -33,7 +34,7 @@ class Models:
 
     generator: Fleet
     responder: Fleet | None
-    judges: Mapping[str, Fleet]
+    judges: Mapping[str, Asks]
 
 
 @asynccontextmanager
@@ -72,7 +73,7 @@ async def judge_fleets(
     options: Options,
     say: Callable[[str], None],
     own: Mapping[str, Fleet] | None = None,
-) -> AsyncIterator[dict[str, Fleet]]:
+) -> AsyncIterator[dict[str, Asks]]:
     """Connect to the endpoints of the recipe's judges, by name.
 
     Args:
@@ -94,11 +95,15 @@ async def judge_fleets(
                 f"write NAME=ADDRESS with a judge of the recipe: {known}",
             )
     async with AsyncExitStack() as stack:
-        judges = {}
+        judges: dict[str, Asks] = {}
         for name, judge in recipe.judges.items():
             given = options.judge_endpoints.get(name, ())
             if own and name in own and not given:
                 judges[name] = own[name]
+                continue
+            if judge.endpoint.url == TRANSFORMERS and not given:
+                scores = RewardModel(judge.model, judge.revision, Path(recipe.source).parent)
+                judges[name] = await stack.enter_async_context(scores)
                 continue
             place = _Place(judge.endpoint, given, None)
             fleet = _fleet(judge.model, place, options, say)
@@ -258,7 +263,8 @@ def notes(recipe: Recipe, voices: Voices) -> dict[str, Any]:
 def judge_made_with(judge: Judging) -> dict[str, Any]:
     """Return what decides a judge's answers besides its column."""
     info = judge.info
-    made = {"model_id": info.model_id, "model_sha": info.model_sha}
+    made: dict[str, Any] = {"model_id": info.model_id, "model_sha": info.model_sha}
+    made |= {"weights_sha256": info.weights_sha256} if info.weights_sha256 else {}
     return made if judge.prefix is None else made | {"prefix": asdict(judge.prefix)}
 
 

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 
 import msgspec
 
-from prequery.endpoint import Answer, Info, Rendering, Request
+from prequery.endpoint import Answer, Info, Rendering, Request, refuse_texts, scored
 from prequery.errors import EndpointError
 from prequery.transport import AbsentError, FaultError, HttpEndpoint, RefusedError, encode
 
@@ -87,12 +87,7 @@ class TeiEndpoint(HttpEndpoint):
         Raises:
             EndpointError: The request wants a text.
         """
-        if not request.scores:
-            raise EndpointError(
-                "this endpoint scores texts, it writes none",
-                self.address,
-                "ask it by a column that wants a score, as instruct_reward does",
-            )
+        refuse_texts(request, self.address)
 
     async def generate(self, request: Request, timeout_s: float | None) -> Answer:
         """Score a text or a pair: one try.
@@ -116,8 +111,7 @@ class TeiEndpoint(HttpEndpoint):
         except msgspec.DecodeError:
             raise FaultError("a truncated or malformed answer") from None
         counted = headers.get("x-compute-tokens", "")
-        return Answer(
-            text=encode(sorted(predictions, key=lambda one: one.label)).decode(),
-            finish_reason="eos_token",
-            prompt_tokens=int(counted) if counted.isdigit() else None,
+        return scored(
+            [(one.label, one.score) for one in predictions],
+            int(counted) if counted.isdigit() else None,
         )

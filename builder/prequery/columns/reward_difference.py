@@ -75,6 +75,10 @@ class RewardDifference(JudgeColumn):
         difference = None if one is None or other is None else one - other
         return {"reward_difference": difference, "base_reward": other}
 
+    def pins(self) -> dict[str, str]:
+        """What the base model is shown."""
+        return self._base.pins()
+
     @cached_property
     def _reward(self) -> InstructReward:
         return InstructReward(judge=self.judge, text=self.text, label=self.label)

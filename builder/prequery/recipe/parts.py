@@ -13,6 +13,8 @@ from prequery.filters import Filter, Pick
 from prequery.rows import Shape
 
 LOCAL = "local"
+TRANSFORMERS = "transformers"
+"""Instead of a judge's address: it scores in the build's own process."""
 EndpointProtocol = Literal["auto", "tgi", "completions", "tei"]
 OWN = ("generator", "responder")
 """Names by which a column asks the recipe's own models, as if they were judges."""
@@ -143,7 +145,8 @@ class Endpoint:
     """Where to ask. No part of this can change a value, so it is in no fingerprint.
 
     Args:
-        url: `local` starts the embedded endpoint; otherwise http(s) without credentials.
+        url: `local` starts the embedded endpoint; otherwise http(s) without credentials. Of a judge
+            that scores also `transformers`.
         token_env: Name of the environment variable that holds the bearer token.
         concurrency: Rows in flight; null takes the endpoint's own limit.
         usd_per_million_prompt_tokens: For `--max-cost` and estimates.

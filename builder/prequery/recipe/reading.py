@@ -20,6 +20,7 @@ from prequery.recipe.parts import (
     ITEM,
     LOCAL,
     OWN,
+    TRANSFORMERS,
     Endpoint,
     EndpointProtocol,
     FollowUp,
@@ -313,8 +314,16 @@ def _judges(top: Section, chosen: Sequence[Column]) -> dict[str, Other]:
     if idle:
         what = f"no column asks the judge {idle[0]!r}"
         raise top.bad("judges", what, "name it in a column's parameters, or remove it")
-    named = {n: _other(top.child(node, f"judges.{n}", Other)) for n, node in nodes.items()}
+    named = {n: _judge(top.child(node, f"judges.{n}", Other)) for n, node in nodes.items()}
     return named | {name: _own(top, name) for name in OWN if name in asked}
+
+
+def _judge(section: Section) -> Other:
+    """Return a judge, whose endpoint may also be this very process."""
+    node = section.nodes.get("endpoint")
+    if node is None or node.value != TRANSFORMERS:
+        return _other(section)
+    return Other(**vars(_generator(section)), endpoint=Endpoint(TRANSFORMERS))
 
 
 def _own(top: Section, name: str) -> Other:
