@@ -1,14 +1,16 @@
-"""verify: is a release what its lock says?"""
+"""verify and rebuild: is a release what it says, and does it come again?"""
 
 import json
 from dataclasses import asdict
-from typing import Annotated
+from pathlib import Path
+from typing import Annotated, Any
 
 import typer
 from rich.text import Text
 
 from prequery.cli.apps import app
-from prequery.cli.screen import out, visible
+from prequery.cli.arguments import EndpointOption, JudgeOption, ResponderOption, TokenOption, chosen
+from prequery.cli.screen import out, say, visible
 
 ReleaseArgument = Annotated[
     str, typer.Argument(help="A folder, an fsspec URL, or org/repo[@tag].", metavar="RELEASE")
@@ -61,3 +63,102 @@ def verify(
         out.print(Text(visible(f"{opened.title} in {opened.where} {said}.")), soft_wrap=True)
     if differs:
         raise typer.Exit(1)
+
+
+@app.command()
+def rebuild(
+    release: ReleaseArgument,
+    config: ConfigArgument = None,
+    out_folder: Annotated[
+        str | None, typer.Option("--out", help="Output folder or fsspec URL; default out/CONFIG.")
+    ] = None,
+    endpoint: EndpointOption = None,
+    token_env: TokenOption = None,
+    responder_endpoint: ResponderOption = None,
+    responder_token_env: TokenOption = None,
+    judge_endpoint: JudgeOption = None,
+    journal: Annotated[
+        str | None,
+        typer.Option(
+            help="Live: folder or fsspec URL for the new answers; default OUT-journal. What it "
+            "holds is not asked for again."
+        ),
+    ] = None,
+    min_identical: Annotated[
+        float,
+        typer.Option(min=0, max=1, help="Live: share of rows that must come again, text by text."),
+    ] = 0.99,
+    shown: Annotated[int, typer.Option(min=0, help="Live: differing rows to show.")] = 10,
+    as_json: JsonOption = False,
+) -> None:
+    """Build a release once more: from its recorded answers, or live against --endpoint.
+
+    Exit codes: 0 the same bytes, or live enough rows the same; 1 not, or stopped by an error;
+    2 wrong usage.
+    """
+    import datasets
+
+    from prequery import rebuild as again
+    from prequery.released import open_release
+
+    datasets.disable_progress_bars()
+    opened = open_release(release, config)
+    place = out_folder or f"out/{opened.config}"
+    if not endpoint:
+        made = again.from_recording(opened, place)
+        if as_json:
+            typer.echo(json.dumps(again.to_json(made), indent=1))
+        else:
+            _tell(made)
+            out.print(Text(visible(f"{opened.title} is rebuilt in {place}.")), soft_wrap=True)
+        if not made.identical:
+            raise typer.Exit(1)
+        return
+    options = chosen(
+        endpoint,
+        token_env,
+        journal=journal
+        or (f"{place}-journal" if "://" in place else str(Path(f"{place}-journal"))),
+        responder=responder_endpoint,
+        responder_token_env=responder_token_env,
+        judges=judge_endpoint,
+    )
+    compared = again.live(opened, place, options, say)
+    enough = compared.identical_ratio >= min_identical
+    if as_json:
+        typer.echo(json.dumps(again.to_json(compared), indent=1))
+    else:
+        _tell_rows(compared, shown)
+        _tell(compared.rebuilt)
+        said = "enough" if enough else "too few"
+        line = f"{compared.identical_ratio:.2%} of the rows came again: {said} for {min_identical}."
+        out.print(Text(line))
+    if not enough:
+        raise typer.Exit(1)
+
+
+def _tell(made: Any) -> None:
+    """Say which shards have the same bytes, and why others may not."""
+    for name, same in made.files.items():
+        mark, style = MARKS["same" if same else "differs"]
+        line = Text(f"{mark:8}", style=style)
+        line.append(visible(name), style="default")
+        out.print(line, soft_wrap=True)
+    if not made.identical and made.same_rows:
+        out.print(Text("All rows are the same: only the files' form differs."))
+    for name, (then, now) in made.packages.items():
+        out.print(Text(visible(f"The release was made with {name} {then}, here is {now}.")))
+
+
+def _tell_rows(compared: Any, shown: int) -> None:
+    """Say how like the new rows are, and where the first of them part."""
+    for likeness, count in compared.counts.items():
+        out.print(Text(f"{count:8,} {likeness}"))
+    for one in compared.differences[:shown]:
+        where = (
+            f", token {one.token}: {one.ids[0]} -> {one.ids[1]}" if one.token is not None else ""
+        )
+        line = f"{one.id}: {one.likeness}"
+        if one.part:
+            line += f", {one.part}{where}, {one.texts[0]!r} -> {one.texts[1]!r}"
+        out.print(Text(visible(line)), soft_wrap=True)
