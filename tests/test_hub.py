@@ -353,3 +353,13 @@ def test_settings_and_deletion_need_the_right_to_write(repo: Hub) -> None:
         repo.api("hf_reader").delete_repo(REPO, repo_type="dataset")
     repo.api().delete_repo(REPO, repo_type="dataset")
     assert repo.repos == {}
+
+
+def test_a_card_may_be_too_large_for_the_check(repo: Hub) -> None:
+    repo.card_bytes = 100
+
+    with pytest.raises(HfHubHTTPError, match="too large") as error:
+        commit(repo, add("README.md", b"x" * 101))
+
+    assert status(error) == 413
+    assert list(repo.files(REPO)) == [".gitattributes"]

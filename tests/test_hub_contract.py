@@ -240,8 +240,9 @@ def test_a_pull_request_that_conflicts_cannot_be_merged(place: Place, repo_id: s
 def test_a_card_with_broken_metadata_is_refused(place: Place, repo_id: str) -> None:
     with pytest.raises(ValueError, match='"license" must be one of'):
         commit(place, repo_id, add("README.md", b"---\nlicense: mine\n---\n"))
-    with pytest.raises(ValueError, match="Invalid metadata in README"):
-        commit(place, repo_id, add("README.md", b"---\nlicense: [\n---\n"))
+    for broken in (b"license: [", b"license: mit\nlicense: mit"):
+        with pytest.raises(ValueError, match=r"Invalid YAML in README\.md"):
+            commit(place, repo_id, add("README.md", b"---\n" + broken + b"\n---\n"))
 
     assert paths(place, repo_id) == [".gitattributes"]
 

@@ -30,8 +30,11 @@ and could not work otherwise. *Reported*: an answer of the real Hub, quoted in a
   leaves it out).
 - 400 "LFS pointer pointed to a file that does not exist" (reported in huggingface_hub 3829); that
   large files belong to one repo (the client's copy between repos asks for it).
-- 400 for a card's metadata, at the check and in the commit (reported in huggingface_hub 1927); the
-  licences (reported in 4218). Language, sizes and configs are checked more loosely than there.
+- 400 for a card's metadata, at the check and in the commit (reported in huggingface_hub 1927),
+  "Invalid YAML in README.md" (in 1950); the licences (in 4218). That a key may not stand twice is
+  how JavaScript's usual parser, whose errors those are, behaves. Language, sizes and configs are
+  checked more loosely than there. The check answers 413 to a README that is too large (reported in
+  mteb 1892); where that begins is chosen.
 - 409 for a tag or branch that exists, 404 for one that does not (client); their words, and 400 for
   a commit to a tag, are chosen.
 - 1,000 entries of the tree a page, 50 expanded, `Link` with `rel="next"`; 413 above 1,000 paths

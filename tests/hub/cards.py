@@ -15,6 +15,17 @@ SIZES = "n<1K 1K<n<10K 10K<n<100K 100K<n<1M 1M<n<10M 10M<n<100M 100M<n<1B 1B<n<1
 _BLOCK = re.compile(r"^\s*---[\r\n]+(?P<yaml>[\S\s]*?)[\r\n]+---(\r\n|\n|$)")
 
 
+class _OneOfEach(yaml.SafeLoader):
+    """Refuses a key that stands twice, as the Hub's parser does and Python's does not."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        keys = [key.value for key, _ in node.value]
+        for seen, (key, _) in enumerate(node.value):
+            if key.value in keys[:seen]:
+                raise yaml.YAMLError(f"duplicated mapping key {key.value!r}{key.start_mark}")
+        return super().construct_mapping(node, deep)
+
+
 def metadata(readme: str) -> dict[str, Any]:
     """Return the metadata of a README; nothing where it has none or none that can be read."""
     block = _BLOCK.search(readme)
@@ -36,11 +47,11 @@ def errors(readme: str) -> list[str]:
     if block is None:
         return []
     try:
-        found = yaml.safe_load(block["yaml"])
+        found = yaml.load(block["yaml"], _OneOfEach)
     except yaml.YAMLError as error:
-        return [f"YAML Metadata Error: {error}".replace("\n", " ")]
+        return [f"Invalid YAML in README.md: {error}"]
     if not isinstance(found, dict):
-        return ["YAML Metadata Error: the metadata is no mapping"]
+        return ["Invalid YAML in README.md: the metadata is no mapping"]
     return [*_license(found.get("license")), *_languages(found), *_sizes(found), *_configs(found)]
 
 

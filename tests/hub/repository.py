@@ -50,6 +50,8 @@ async def whoami(request: web.Request) -> web.Response:
 @routes.post("/api/validate-yaml", name="card-check")
 async def validate(request: web.Request) -> web.Response:
     content = (await request.json())["content"]
+    if len(content.encode()) > request.app[STATE].card_bytes:
+        raise RefusalError(413, "request entity too large")
     errors = [{"message": message} for message in cards.errors(content)]
     warnings = [{"message": message} for message in cards.warnings(content)]
     body: dict[str, Any] = {"errors": errors, "warnings": warnings}

@@ -58,6 +58,7 @@ class State:
         page_size: Entries of a page of the tree, and 1/20 of it where expanded.
         commits_page_size: Commits of a page.
         part_bytes: A large file above it is uploaded in parts of this size.
+        card_bytes: The largest README whose metadata is checked.
         rate_limit: Calls that the window allows; tests lower it.
         xet: What the storage of xet holds.
         xet_tokens: Its tokens, each for a repo, to read or to write.
@@ -71,6 +72,7 @@ class State:
     page_size: int = 1000
     commits_page_size: int = 50
     part_bytes: int = 20_000_000
+    card_bytes: int = 1_000_000
     rate_limit: int = 1_000_000
     xet: Xet = field(default_factory=Xet)
     xet_tokens: dict[str, tuple[Repo, str]] = field(default_factory=dict)
