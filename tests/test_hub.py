@@ -358,7 +358,7 @@ def test_settings_and_deletion_need_the_right_to_write(repo: Hub) -> None:
 def test_a_card_may_be_too_large_for_the_check(repo: Hub) -> None:
     repo.card_bytes = 100
 
-    with pytest.raises(HfHubHTTPError, match="too large") as error:
+    with pytest.raises(HfHubHTTPError, match="413 Request Entity Too Large") as error:
         commit(repo, add("README.md", b"x" * 101))
 
     assert status(error) == 413
