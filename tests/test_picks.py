@@ -10,14 +10,14 @@ import pyarrow.parquet as pq
 import pytest
 from aiohttp import web
 
-from prequery import Magpie
+from prequery import Magpie, cli
 from prequery.errors import AcceptanceError, RecipeError
 from prequery.filters.picks import AtMost, Balance, Top, shared_out
 from prequery.options import Options
 from prequery.recipe import load, read
 from prequery.recipe.filtering import bundled_filters
 from prequery.transport import Patience
-from scripted_tgi import Json, ScriptedTgi, recipe_text
+from scripted_tgi import Json, ScriptedTgi, recipe_text, words
 
 AT_ONCE = Patience(first_wait_s=0, longest_wait_s=0)
 
@@ -373,3 +373,41 @@ def test_the_filtered_sets_choose_the_longest(name: str) -> None:
 
     assert recipe.filters[-1].text == "top 300000 by response_chars"
     assert recipe.goal > recipe.rows
+
+
+def test_card_and_terminal_show_what_each_filter_did(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "scripted.yaml"
+    path.write_text(recipe_text(10, candidates="40", filters=LONGEST))
+    with ScriptedTgi(say=hostile).serving() as server:
+        out = ["--out", str(tmp_path / "out"), "--journal", str(tmp_path / "journals")]
+        cli.app(["build", str(path), "--endpoint", server.url, *out], standalone_mode=False)
+
+    shown = capsys.readouterr().out
+    card = (tmp_path / "out/README.md").read_text()
+    assert "40        10  top 10 by response_chars" in shown
+    assert "\x1b" not in shown + card
+    assert "| `top 10 by response_chars` | 40 | 10 | `" in card
+    (line,) = (line for line in card.splitlines() if "| `top 10" in line)
+    assert line.count(", `response_chars` ") == 3
+    assert line.count(" | ") == 3
+
+
+def hostile(prompt: str, seed: int | None) -> str:
+    return words(prompt, seed) + " <script>|\x1b[2J`"
+
+
+def test_what_a_filter_on_personal_data_rejected_is_not_shown(tmp_path: Path) -> None:
+    def say(prompt: str, seed: int | None) -> str:
+        return words(prompt, seed) + (" Write to eve@acme.org" if (seed or 0) % 3 else "")
+
+    columns = "[length, personal_data]"
+    filters = "[response_chars > 1, instruction_personal_data_count == 0]"
+    with ScriptedTgi(say=say).serving() as server:
+        _, lock = build(tmp_path, server, "out", columns=columns, filters=filters)
+
+    step = lock["build"]["steps"][1]
+    assert step["rows_in"] > step["rows_out"] == 10
+    assert all(example["instruction"] is None for example in step["examples"])
+    assert "eve@" not in json.dumps(lock)

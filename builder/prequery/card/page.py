@@ -24,6 +24,8 @@ from prequery.selection import filter_reason
 TEMPLATE = "card.md.jinja"
 SHOWN_CHARS = 400
 """A text of a shown row is cut behind so many characters."""
+SHOWN_OF_EXAMPLE = 60
+"""The instruction of a row that a filter rejected is cut behind so many characters."""
 SHOWN_VALUES = 8
 """So many values of a field are counted one by one; the others together."""
 
@@ -250,6 +252,7 @@ def _rendered(source: str, recipe: Recipe, lock: Lock, facts: Facts, plots: Sequ
             nulls=[field for field in facts.fields if field.nulls and field.name in recipe.dtypes],
             rejected=_rejected(recipe, lock),
             shown_chars=SHOWN_CHARS,
+            shown_of_example=SHOWN_OF_EXAMPLE,
             shown_values=SHOWN_VALUES,
             steered=sum(one.system != DEFAULT or bool(one.start) for one in recipe.instructions),
         )

@@ -19,7 +19,7 @@ from prequery.cli.arguments import (
     TokenOption,
     chosen,
 )
-from prequery.cli.screen import err, out, quantities, short
+from prequery.cli.screen import err, filter_steps, out, quantities, short
 
 
 @app.command()
@@ -91,6 +91,8 @@ def _summary(builder: Any, place: str) -> None:
     for reason, count in counts["ended"].items():
         funnel.add_row(str(count), Text(f"accepted with fewer turns than drawn: {reason}"))
     out.print(funnel)
+    if counts.get("steps"):
+        out.print(filter_steps(counts["steps"]))
     for row in builder.sample_rows(3):
         said = Text()
         said.append(short(row["instruction"]) + "\n", style="bold")

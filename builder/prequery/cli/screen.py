@@ -1,6 +1,6 @@
 """What the command line writes: results to standard output, everything else to standard error."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from rich.console import Console
@@ -48,6 +48,36 @@ def quantities(title: str, columns: dict[str, Any]) -> Table:
     row("time", lambda q: "?" if q.seconds is None else clock(q.seconds))
     row("cost", lambda q: "no price in endpoint" if q.usd is None else f"{q.usd:,.4f} USD")
     return table
+
+
+def filter_steps(steps: Sequence[Mapping[str, Any]]) -> Table:
+    """Draw what each filter was given, what it let pass, and a few of the rows that it did not.
+
+    Args:
+        steps: As a lock's `build.steps`.
+    """
+    table = Table(title="filters", title_justify="left", box=None, pad_edge=False)
+    table.add_column("rows in", justify="right")
+    table.add_column("rows out", justify="right")
+    table.add_column("filter, and rows that it rejected", overflow="fold")
+    for step in steps:
+        told = Text(visible(step["step"]))
+        for example in step["examples"]:
+            told.append("\n  " + _example(example), style="dim")
+        table.add_row(f"{step['rows_in']:,}", f"{step['rows_out']:,}", told)
+    return table
+
+
+def _example(example: Mapping[str, Any]) -> str:
+    """Return one rejected row on one line."""
+    measured = ", ".join(
+        f"{name} {short(str(value), 40)}"
+        for name, value in example["values"].items()
+        if name not in ("instruction", "response")
+    )
+    said = "not shown" if example["instruction"] is None else short(example["instruction"], 60)
+    line = f"{said} ({measured})" if measured else said
+    return line.replace("\n", " ")
 
 
 def clock(seconds: float) -> str:
