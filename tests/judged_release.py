@@ -14,6 +14,7 @@ from prequery.endpoint import Info
 from prequery.folder import Folder
 from prequery.judge_check import Check
 from prequery.prefix import Prefix
+from prequery.recipe import Recipe
 from prequery.selection import Selection
 from prequery.voices import Judging, Voice, Voices
 
@@ -99,32 +100,36 @@ def row(slot: int, **changed: Any) -> rows.Row:
     return content | changed
 
 
-def table(released: list[rows.Row]) -> pa.Table:
-    """Return rows in the released schema."""
-    rows.check(released, RECIPE.dtypes)
-    return pa.Table.from_pylist(released, schema=rows.features(RECIPE.dtypes).arrow_schema)
+def table(released: list[rows.Row], built: Recipe = RECIPE) -> pa.Table:
+    """Return rows in the released schema, without the fields of columns that are not there."""
+    names = {"messages", *rows.dtypes(built.dtypes)}
+    kept = [{name: row[name] for name in row if name in names} for row in released]
+    rows.check(kept, built.dtypes)
+    return pa.Table.from_pylist(kept, schema=rows.features(built.dtypes).arrow_schema)
 
 
-def write(place: Path, released: list[rows.Row]) -> Folder:
+def write(place: Path, released: list[rows.Row], built: Recipe = RECIPE) -> Folder:
     """Write a release of such rows into a folder, as a build does."""
-    folder = Folder(LocalFileSystem(), str(place), RECIPE)
-    (place / RECIPE.name).mkdir(parents=True)
-    shard = place / RECIPE.name / "train-00000-of-00001.parquet"
-    pq.write_table(table(released), shard, row_group_size=100)
-    complete = finished(folder.files(), {"cut off at max_new_tokens": 20})
-    folder.write(f"{RECIPE.name}.yaml", RECIPE.text)
-    folder.write(f"{RECIPE.name}.lock.json", lock.dump(complete))
+    folder = Folder(LocalFileSystem(), str(place), built)
+    (place / built.name).mkdir(parents=True)
+    shard = place / built.name / "train-00000-of-00001.parquet"
+    pq.write_table(table(released, built), shard, row_group_size=100)
+    complete = finished(folder.files(), {"cut off at max_new_tokens": 20}, built)
+    folder.write(f"{built.name}.yaml", built.text)
+    folder.write(f"{built.name}.lock.json", lock.dump(complete))
     folder.write_card(complete)
     return folder
 
 
-def finished(files: dict[str, dict[str, Any]], rejected: dict[str, int]) -> lock.Lock:
+def finished(
+    files: dict[str, dict[str, Any]], rejected: dict[str, int], built: Recipe = RECIPE
+) -> lock.Lock:
     """Return the lock of a build of such rows."""
     accepted = sum(file["rows"] for file in files.values())
-    info = Info(RECIPE.generator.model, 64, 1024, 2048, version="3.3.6")
+    info = Info(built.generator.model, 64, 1024, 2048, version="3.3.6")
     judge = Info(JUDGE, 64, 1024, 2048, version="3.3.6", model_sha="6" * 40)
     voice = Voice(info, PREFIX)
-    pinned = lock.pin(RECIPE, Voices(voice, voice, {"judge": Judging(judge, PREFIX)}))
+    pinned = lock.pin(built, Voices(voice, voice, {"judge": Judging(judge, PREFIX)}))
     selection = Selection(
         parts=[],
         accepted=accepted,

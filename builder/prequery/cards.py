@@ -1,18 +1,19 @@
 """Cards of a finished folder or of a repository's copy: made anew, or held against the data."""
 
 import posixpath
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from fsspec import AbstractFileSystem
 from fsspec.core import url_to_fs
 
 from prequery import recipe
-from prequery.card import differences, sections
+from prequery.card import differences, history, sections
 from prequery.card.differences import Difference
 from prequery.errors import BuildError, CardError
 from prequery.folder import Folder
 from prequery.lock import Lock
+from prequery.released import open_release
 
 LOCK = ".lock.json"
 
@@ -53,26 +54,53 @@ def check(place: str) -> Iterator[Checked]:
             yield Checked(config, 0, (missing,))
 
 
-def rewrite(place: str, template: str | None = None) -> list[str]:
+def rewrite(
+    place: str,
+    template: str | None = None,
+    previous: str | None = None,
+    notes: Sequence[str] = (),
+) -> list[str]:
     """Make the cards of all configs anew from their Parquet files and locks.
 
     Args:
         place: Local folder or fsspec URL.
         template: A user's own, kept in the folder; null: the one that is there, else the bundled.
+        previous: The release before this one, as `released.open_release` takes it: its versions
+            are told on, with what its lock and this one differ in. For a folder of one config.
+        notes: What else changed in the data since then.
 
     Returns:
         The configs' names.
 
     Raises:
         CardError: There is no lock, or a README or template is broken.
+        RebuildError: The release before cannot be opened.
         ShardError: Recipe, lock and files are not of one build.
     """
     fs, root = url_to_fs(place)
     configs = _configs(fs, root, place)
+    if previous is not None and len(configs) > 1:
+        raise CardError(
+            f"there are several configs: {', '.join(configs)}",
+            place,
+            "note the version before in the output folder of one config",
+        )
     for config in configs:
         folder, held = _opened(fs, root, config, place)
-        folder.write_card(held, template)
+        versions = None if previous is None else _history(folder, held, previous, notes)
+        folder.write_card(held, template, versions)
     return configs
+
+
+def _history(folder: Folder, held: Lock, previous: str, notes: Sequence[str]) -> str:
+    """Return the history of the release before, with this version in front."""
+    before = open_release(previous, folder.recipe.name)
+    try:
+        text = before.read(folder.history).decode(errors="replace")
+    except FileNotFoundError:
+        text = None
+    earlier = history.read(text, f"{before.where}, {folder.history}")
+    return history.dump(history.extended(earlier, before.lock, held, notes))
 
 
 def _configs(fs: AbstractFileSystem, root: str, place: str) -> list[str]:

@@ -6,6 +6,7 @@
     <config>.card.jinja                the card's template, where it is a user's own
     <config>/train-00000-of-00001.parquet
     <config>.croissant.json            the release for machines
+    <config>.history.json              versions before this one, where somebody noted them
     plots/<config>/lengths.svg         and others
 
 Any fsspec URL is such a folder too.
@@ -24,7 +25,7 @@ import pyarrow.parquet as pq
 from fsspec import AbstractFileSystem
 
 from prequery import card, lock, shards
-from prequery.card import Card, page, sections
+from prequery.card import Card, history, page, sections
 from prequery.errors import CardError, ShardError
 from prequery.lock import Lock
 from prequery.recipe import Recipe
@@ -128,40 +129,52 @@ class Folder:
         self.write(f"{self.recipe.name}.lock.json", lock.dump(complete))
         return complete
 
-    def card(self, complete: Lock, template: str | None = None) -> Card:
+    def card(
+        self, complete: Lock, template: str | None = None, versions: str | None = None
+    ) -> Card:
         """Make the card of the shards that are here, which a lock describes.
 
         Args:
             complete: The lock.
             template: A user's own; null: the one that is kept in the folder, else the bundled.
+            versions: The history's file; null: the one that is in the folder.
 
         Raises:
-            CardError: The template cannot be rendered.
+            CardError: The template cannot be rendered, or the history of versions is damaged.
             ShardError: Recipe, lock and shards are not of one build.
         """
         template = self.template() if template is None else template
-        made = card.make(self.recipe, complete, card.measure(self.tables()), template)
-        if template is not None:
-            kept = {posixpath.basename(self._template): template}
-            made = replace(made, files={**made.files, **kept})
-        return made
+        versions = self.beside(self.history) if versions is None else versions
+        known = history.read(versions, self.path(self.history))
+        made = card.make(self.recipe, complete, card.measure(self.tables()), template, known)
+        kept = {posixpath.basename(self._template): template, self.history: versions}
+        texts = {name: text for name, text in kept.items() if text is not None}
+        return replace(made, files={**made.files, **texts})
 
-    def write_card(self, complete: Lock, template: str | None = None) -> None:
+    def write_card(
+        self, complete: Lock, template: str | None = None, versions: str | None = None
+    ) -> None:
         """Write the card into its section of README.md, and its files beside it.
 
         Args:
             complete: The lock.
             template: As for `card`; it is kept, so that anybody can make or check the card again.
+            versions: As for `card`; they are kept too.
 
         Raises:
             CardError: The README in the folder is broken; it stays as it is.
             ShardError: Recipe, lock and shards are not of one build.
         """
-        made = self.card(complete, template)
+        made = self.card(complete, template, versions)
         readme = sections.merged(self.readme(), made.readme, self.recipe.name)
         for name, text in made.files.items():
             self.write(name, text)
         self.write("README.md", readme)
+
+    @property
+    def history(self) -> str:
+        """Name of the file that tells the versions before this one."""
+        return f"{self.recipe.name}.history.json"
 
     @property
     def _template(self) -> str:

@@ -13,6 +13,7 @@ from prequery import rows
 from prequery.bundled import bundled
 from prequery.card import croissant, licences, markdown, sections
 from prequery.card.facts import Facts
+from prequery.card.history import Version
 from prequery.card.markdown import Markdown
 from prequery.card.meanings import FIELDS
 from prequery.card.plots import Plot, draw
@@ -49,7 +50,13 @@ class Card:
     files: Mapping[str, str]
 
 
-def make(recipe: Recipe, lock: Lock, facts: Facts, template: str | None = None) -> Card:
+def make(
+    recipe: Recipe,
+    lock: Lock,
+    facts: Facts,
+    template: str | None = None,
+    versions: Sequence[Version] = (),
+) -> Card:
     """Return a release's card and its plots. Equal arguments give equal bytes.
 
     Args:
@@ -57,6 +64,7 @@ def make(recipe: Recipe, lock: Lock, facts: Facts, template: str | None = None) 
         lock: From `lock.complete`.
         facts: Measured from the files that the lock lists.
         template: A user's own; null: the bundled one.
+        versions: This version and those before it, newest first; empty: nobody noted them.
 
     Raises:
         CardError: The template cannot be rendered.
@@ -65,7 +73,13 @@ def make(recipe: Recipe, lock: Lock, facts: Facts, template: str | None = None) 
     _agree(recipe, lock, facts)
     plots = draw(facts, _orders(recipe))
     block = sections.dump(front_matter(recipe, lock, facts))
-    text = _text(recipe, lock, facts, plots, template)
+    text = _text(
+        recipe,
+        lock,
+        facts,
+        {"plots": _pictures(recipe, plots), "versions": _known(recipe, facts, versions)},
+        template,
+    )
     return Card(
         f"---\n{block}---\n\n{text}",
         {
@@ -189,13 +203,13 @@ def environment() -> Environment:
 
 
 def _text(
-    recipe: Recipe, lock: Lock, facts: Facts, plots: Sequence[Plot], template: str | None
+    recipe: Recipe, lock: Lock, facts: Facts, more: Mapping[str, Any], template: str | None
 ) -> str:
     source = template
     if source is None:
         source = (bundled("dataset_cards") / TEMPLATE).read_text(encoding="utf-8")
     try:
-        return _rendered(source, recipe, lock, facts, plots)
+        return _rendered(source, recipe, lock, facts, more)
     except (TemplateError, ArithmeticError, TypeError, ValueError, LookupError) as error:
         if template is None:
             raise
@@ -233,7 +247,9 @@ def _template_line(error: BaseException) -> int:
     return lines[-1] if lines else 1
 
 
-def _rendered(source: str, recipe: Recipe, lock: Lock, facts: Facts, plots: Sequence[Plot]) -> str:
+def _rendered(
+    source: str, recipe: Recipe, lock: Lock, facts: Facts, more: Mapping[str, Any]
+) -> str:
     return (
         environment()
         .from_string(source)
@@ -243,7 +259,7 @@ def _rendered(source: str, recipe: Recipe, lock: Lock, facts: Facts, plots: Sequ
             facts=facts,
             columns=_columns(recipe, lock, facts),
             own=[field for field in facts.fields if field.name not in recipe.dtypes],
-            plots={plot.name: _picture(recipe, plot) for plot in plots},
+            **more,
             sources=licences.sources(lock),
             terms=list(dict.fromkeys(one.terms for one in licences.sources(lock) if one.terms)),
             fields=_fields(recipe, facts),
@@ -277,8 +293,18 @@ def _fields(recipe: Recipe, facts: Facts) -> list[dict[str, Any]]:
     ]
 
 
-def _picture(recipe: Recipe, plot: Plot) -> Markdown:
-    return Markdown(f"![{markdown.prose(plot.caption)}]({plot_path(recipe, plot)})")
+def _pictures(recipe: Recipe, plots: Sequence[Plot]) -> dict[str, Markdown]:
+    return {
+        plot.name: Markdown(f"![{markdown.prose(plot.caption)}]({plot_path(recipe, plot)})")
+        for plot in plots
+    }
+
+
+def _known(recipe: Recipe, facts: Facts, versions: Sequence[Version]) -> list[Version]:
+    """Return the versions to show; how many rows this one has is counted, not read."""
+    mine = next((one for one in versions if one.version == recipe.version), None)
+    now = Version(recipe.version, facts.rows, mine.changes if mine else ())
+    return [now, *(one for one in versions if one.version != recipe.version)]
 
 
 def _orders(recipe: Recipe) -> dict[str, Sequence[str]]:

@@ -21,14 +21,23 @@ def card(
     template: Annotated[
         Path | None, typer.Option(help="A Jinja file of your own; it is kept beside the card.")
     ] = None,
+    previous: Annotated[
+        str | None,
+        typer.Option(
+            help="The release before: a folder, a URL or org/repo@tag. Tells what changed."
+        ),
+    ] = None,
+    note: Annotated[
+        list[str] | None, typer.Option(help="What else changed in the data; may be repeated.")
+    ] = None,
 ) -> None:
     """Make the cards of a finished folder anew, or check every number on them."""
     from prequery import cards
     from prequery.folder import read_template
 
     if check:
-        if template is not None:
-            raise typer.BadParameter("a card is checked with the template that stands beside it")
+        if template is not None or previous is not None or note:
+            raise typer.BadParameter("a card is checked with what stands beside it")
         wrong = 0
         for checked in cards.check(place):
             for one in checked.found:
@@ -41,6 +50,8 @@ def card(
             err.print(Text(f"{wrong} differ. To make the card anew: prequery card {place}"))
             raise typer.Exit(1)
         return
+    if note and previous is None:
+        raise typer.BadParameter("a change is noted together with --previous")
     text = None if template is None else read_template(template)
-    for config in cards.rewrite(place, text):
+    for config in cards.rewrite(place, text, previous, note or ()):
         out.print(Text(f"{config}: the card in {place} is made from its data"), soft_wrap=True)

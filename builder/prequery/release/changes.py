@@ -73,7 +73,7 @@ def belongs(path: str, config: str) -> bool:
     return bool(
         re.fullmatch(
             rf"{name}/train-\d{{5}}-of-\d{{5}}\.parquet"
-            rf"|{name}(\.yaml|{re.escape(LOCK)}|\.card\.jinja|\.croissant\.json)"
+            rf"|{name}(\.yaml|{re.escape(LOCK)}|\.card\.jinja|\.croissant\.json|\.history\.json)"
             rf"|plots/{name}/[^/]+\.svg|journals/{name}/v[^/]+/.+",
             path,
         )
