@@ -1,6 +1,7 @@
 """Whole programs use the Hub of the tests as they are: they upload, die, race, and download."""
 
 import os
+import random
 import signal
 import subprocess
 import sys
@@ -8,6 +9,7 @@ import threading
 from pathlib import Path
 
 import pytest
+from datasets import Dataset
 from huggingface_hub import CommitOperationAdd
 from huggingface_hub.errors import HfHubHTTPError
 
@@ -46,6 +48,8 @@ HfApi().create_commit(
     commit_message="a change",
 )
 """
+
+COMMIT_FILE = COMMIT.replace('b"PAR1" * 1000', '"0.parquet"')
 
 
 def start(hub: Hub, code: str, folder: Path, xet: bool = False) -> subprocess.Popen[str]:
@@ -141,3 +145,26 @@ def test_a_stranger_may_propose_large_files_over_xet(xet: Hub) -> None:
 
     assert xet.files(REPO, "refs/pr/1")["0.parquet"] == b"PAR1" * 1000
     assert "shard-upload" in {call.name for call in xet.calls}
+
+
+def test_a_tenth_more_rows_sends_about_a_tenth_over_xet(hub: Hub, tmp_path: Path) -> None:
+    hub.api().create_repo(REPO, repo_type="dataset")
+    draw = random.Random(5)
+    texts = [draw.randbytes(600).hex() for _ in range(3300)]
+    sent = []
+
+    for count in (3000, 3300):
+        # Each time from a machine that knows nothing of the other's upload.
+        folder = tmp_path / str(count)
+        folder.mkdir()
+        Dataset.from_dict({"text": texts[:count]}).to_parquet(folder / "0.parquet")
+        before = len(hub.calls)
+        with start(hub, COMMIT_FILE, folder, xet=True) as client:
+            said = client.communicate(timeout=240)[1]
+        assert client.returncode == 0, said
+        sent.append(hub.received(since=before))
+
+    # Every new row and, of the old ones, the chunk that the boundary cuts.
+    held = len(hub.files(REPO)["0.parquet"])
+    assert sent[0] > 0.5 * held
+    assert sent[1] < 0.25 * sent[0]
