@@ -88,6 +88,8 @@ def xet(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> Hub:
     """The Hub of the test, with large files over xet, as clients do where hf_xet is installed."""
     monkeypatch.delenv("HF_HUB_DISABLE_XET")
     monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", False)
+    # Between two tries hf_xet waits for seconds.
+    monkeypatch.setenv("HF_XET_CLIENT_RETRY_BASE_DELAY", "10ms")
     # Its cache is where the environment said when the session began.
     monkeypatch.setattr(_xet, "_GLOBAL_XET_HOLDER", _xet.XetSessionHolder())
     return hub

@@ -258,6 +258,14 @@ def test_a_range_of_a_file_can_be_asked_for(place: Place, repo_id: str) -> None:
     assert part.headers["Content-Range"] == "bytes 2-4/10"
 
 
+def test_what_is_not_asked_for_is_left_out_of_a_description(place: Place, repo_id: str) -> None:
+    info = place.api().dataset_info(repo_id, expand=["sha", "siblings"])
+
+    assert info.sha == place.api().list_repo_commits(repo_id, repo_type="dataset")[0].commit_id
+    assert [sibling.rfilename for sibling in info.siblings or []] == [".gitattributes"]
+    assert info.private is None
+
+
 def test_a_revision_or_file_that_is_not_there_says_which(place: Place, repo_id: str) -> None:
     with pytest.raises(RevisionNotFoundError):
         place.api().dataset_info(repo_id, revision="nowhere")
