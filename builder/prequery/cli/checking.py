@@ -1,4 +1,4 @@
-"""verify and rebuild: is a release what it says, and does it come again?"""
+"""verify, rebuild and diff: is a release what it says, does it come again, what changed?"""
 
 import json
 from dataclasses import asdict
@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from rich.table import Table
 from rich.text import Text
 
 from prequery.cli.apps import app
@@ -162,3 +163,44 @@ def _tell_rows(compared: Any, shown: int) -> None:
         if one.part:
             line += f", {one.part}{where}, {one.texts[0]!r} -> {one.texts[1]!r}"
         out.print(Text(visible(line)), soft_wrap=True)
+
+
+@app.command()
+def diff(
+    first: Annotated[str, typer.Argument(help="As RELEASE of `verify`.", metavar="A")],
+    second: Annotated[str, typer.Argument(help="The same, the later one.", metavar="B")],
+    config: ConfigArgument = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Say what changed between two releases: rows and why, values, columns, models, recipe."""
+    from prequery.released import open_release
+    from prequery.versions import compare
+
+    changes = compare(open_release(first, config), open_release(second, config))
+    if as_json:
+        typer.echo(json.dumps(changes.to_json(), indent=1))
+        return
+    rows, again = changes.rows
+    table = Table(
+        title=Text(visible(f"{changes.before} -> {changes.after}")), title_justify="left", box=None
+    )
+    table.add_column(justify="right")
+    table.add_column(overflow="fold")
+    table.add_row(f"{rows:,}", "rows before")
+    for why, count in changes.removed.items():
+        table.add_row(f"-{count:,}", Text(visible(why)))
+    for why, count in changes.added.items():
+        table.add_row(f"+{count:,}", Text(visible(why)))
+    table.add_row(f"{again:,}", f"rows now, {changes.kept:,} of them in both")
+    for name, count in changes.values.items():
+        table.add_row(f"{count:,}", Text(visible(f"values of {name} changed")))
+    out.print(table)
+    for sign, fields in (("-", changes.fields_removed), ("+", changes.fields_added)):
+        for name in fields:
+            out.print(Text(visible(f"{sign} field {name}")), soft_wrap=True)
+    for told in (changes.columns, changes.models, changes.packages, changes.recipe):
+        for name, (old, new) in told.items():
+            line = f"{name}: {old or 'none'} -> {new or 'none'}"
+            out.print(Text(visible(line)), soft_wrap=True)
+    if changes.same_data:
+        out.print("No row, field or value differs.")
