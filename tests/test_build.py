@@ -105,6 +105,17 @@ def test_the_output_folder_is_a_release(recipe: Path, tmp_path: Path) -> None:
     assert [row["id"] for row in streamed] == ds["id"]
 
 
+def test_what_datasets_writes_for_itself_is_no_part_of_a_release(
+    recipe: Path, tmp_path: Path
+) -> None:
+    recipe.write_text(recipe_text(release="{license: mit}"))
+    with ScriptedTgi().serving() as server:
+        build(recipe, server, tmp_path / "out")
+
+    shards = sorted(path.name for path in (tmp_path / "out/scripted").iterdir())
+    assert shards == ["train-00000-of-00001.parquet"]
+
+
 def test_the_accepted_rows_are_the_first_slots_that_pass(recipe: Path, tmp_path: Path) -> None:
     with ScriptedTgi().serving() as server:
         build(recipe, server, tmp_path / "out")

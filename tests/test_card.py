@@ -477,7 +477,18 @@ def test_a_long_text_is_cut_and_the_mark_stands_outside_of_it() -> None:
 
     text = card.render(DEMO, finished(DEMO, released, {}), card.measure(tables(released)))
 
-    assert f"Response, the first 400 of 1,500 characters:\n\n```text\n{'x' * 400}\n```\n" in text
+    folded = "\n".join(["x" * 100] * 4)
+    assert f"Response, the first 400 of 1,500 characters:\n\n```text\n{folded}\n```\n" in text
+
+
+def test_long_lines_are_folded_at_spaces_and_nothing_else_is_changed() -> None:
+    text = "word " * 30 + "\n" + "x" * 250 + "\n\n  short"
+
+    lines = markdown.folded(text).split("\n")
+
+    assert max(map(len, lines)) <= markdown.LINE_CHARS
+    assert lines[0] == ("word " * 20).strip()
+    assert "".join(lines).replace(" ", "") == text.replace(" ", "").replace("\n", "")
 
 
 def test_a_field_of_many_values_is_summed_up() -> None:
@@ -535,9 +546,7 @@ def test_no_text_breaks_out_of_the_card(text: str) -> None:
         "https://www.apache.org/licenses/LICENSE-2.0",
     ]
     pictures = [token.attrs["src"] for token in tokens(attacked) if token.type == "image"]
-    assert pictures == [
-        f"plots/smollm2-demo/{name}.svg" for name in ("lengths", "distance", "languages")
-    ]
+    assert pictures == [f"plots/smollm2-demo/{name}.svg" for name in ("lengths", "distance")]
     assert front_matter(attacked).keys() == front_matter(benign).keys() - {"language"}
     assert front_matter(attacked)["license"] == "apache-2.0"
     assert hub_reads(attacked) == front_matter(attacked)

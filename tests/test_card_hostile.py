@@ -43,6 +43,7 @@ def release(place: Path, text: str) -> Path:
             (*FREE, "language", "instruction", "response", "system_prompt"), text
         )
         said = [{"role": "user", "content": text}, {"role": "assistant", "content": text}]
+        changed["task_category"] = text if slot else "Math"  # two values have bars
         rows.append(judged.row(slot, **changed) | {"messages": said, "other_task_category": [text]})
     judged.write(place, rows)
     return place

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import judged_release as judged
-from prequery import card
+from prequery import card, recipe
 from prequery.card import Card, facts
 
 RELEASED = [judged.row(slot) for slot in range(400)]
@@ -101,9 +101,20 @@ def test_a_picture_is_a_few_kilobytes(made: Card) -> None:
     assert max(len(picture) for picture in pictures(made).values()) < 16_000
 
 
+def test_one_value_alone_has_no_bar() -> None:
+    released = [judged.row(slot, language="en", task_category="Math") for slot in range(3)]
+    lock = judged.finished({"f": {"bytes": 1, "rows": 3, "sha256": ""}}, {})
+
+    made = card.make(judged.RECIPE, lock, card.measure([judged.table(released)]))
+
+    names = [path.rpartition("/")[2] for path in pictures(made)]
+    assert names == ["lengths.svg", "distance.svg", "difficulty_quality.svg"]
+
+
 def test_a_hostile_value_stays_a_label() -> None:
     hostile = "</text><script>alert(1)</script>&\x00\x1b\u202e\ufffe"
-    released = [judged.row(slot, task_category=hostile, difficulty=hostile) for slot in range(3)]
+    released = [judged.row(slot, task_category=hostile, difficulty=hostile) for slot in range(2)]
+    released.append(judged.row(2, task_category="Math"))
     lock = judged.finished({"f": {"bytes": 1, "rows": 3, "sha256": ""}}, {})
 
     made = card.make(judged.RECIPE, lock, card.measure([judged.table(released)]))
@@ -119,3 +130,27 @@ def test_the_terms_of_every_model_are_on_the_card(made: Card) -> None:
     assert "says prominently: Built with Llama" in made.readme
     assert "\nlicense:\n- gemma\n- llama3.3\n" in made.readme
     assert "\nlicense: " not in made.readme.split("\n---\n")[0]
+
+
+def test_what_columns_found_in_the_rows_is_counted_among_the_limitations() -> None:
+    text = judged.TEXT.replace("  - repetition\n", "  - personal_data\n  - refusal\n")
+    built = recipe.read(text.replace("not response_loop, ", ""), "chat.yaml")
+    kinds = ["", "email", "email,iban", None]
+    released = [
+        dict.fromkeys(built.dtypes)
+        | judged.row(slot)
+        | {"response_personal_data_kinds": kinds[slot], "response_refusal": ""}
+        for slot in range(4)
+    ]
+    lock = judged.finished({"f": {"bytes": 1, "rows": 4, "sha256": ""}}, {}, built)
+
+    made = card.make(built, lock, card.measure([judged.table(released, built)]))
+
+    assert (
+        "- Found: 2 responses hold what looks like personal data or a key (50.0 %).\n"
+        "- Found: 0 responses refuse, by their English phrases (0.0 %).\n" in made.readme
+    )
+    assert (
+        "2 of 4 responses hold what has the form of personal data"
+        in (made.files["chat.croissant.json"])
+    )

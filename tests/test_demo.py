@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from datasets import Features, List, Value, load_dataset
 
-from prequery import Magpie
+from prequery import Magpie, cards
 from prequery.options import Options
 from prequery.recipe import Recipe, load, read
 from prequery.rows import features
@@ -34,6 +34,10 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
     options = Options(journal=out / "journal")
     Magpie(small(), options=options).download_and_prepare(out / "o", file_format="parquet")
     return out
+
+
+def test_every_number_on_the_card_is_what_the_data_gives(built: Path) -> None:
+    assert [one.found for one in cards.check(str(built / "o"))] == [()]
 
 
 def test_the_embedded_model_writes_a_dataset_that_loads(built: Path) -> None:

@@ -288,6 +288,6 @@ def read_template(path: Path) -> str:
 
 
 def _is_ours(name: str) -> bool:
-    return name == "dataset_info.json" or (
+    return name in ("dataset_info.json", "LICENSE") or (
         name.endswith(".parquet") and name.startswith(("train-", "magpie-train"))
     )

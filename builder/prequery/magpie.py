@@ -181,9 +181,10 @@ class Magpie(ArrowBasedBuilder):
         for name in ("_builder.lock", ".incomplete_info.lock", "_info.lock"):
             if folder.fs.exists(folder.shards + name):
                 folder.fs.rm(folder.shards + name)
-        info = posixpath.join(folder.shards, "dataset_info.json")
-        if folder.fs.exists(info):
-            folder.fs.rm(info)
+        for name in ("dataset_info.json", "LICENSE"):
+            path = posixpath.join(folder.shards, name)
+            if folder.fs.exists(path):
+                folder.fs.rm(path)
 
     def _split_generators(self, dl_manager: Any) -> list[SplitGenerator]:
         assert self._show is not None

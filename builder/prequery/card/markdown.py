@@ -10,11 +10,15 @@ U+2028, bidirectional overrides, private use), are written as Python would: `\x1
 import json
 import re
 import unicodedata
+from collections.abc import Iterator
 from typing import Any
 from urllib.parse import quote, urlsplit
 
 CELL_CHARS = 120
 """`short` cuts a value behind so many characters."""
+
+LINE_CHARS = 100
+"""`folded` breaks a line behind so many characters: pages do not wrap code."""
 
 NULL = "—"
 
@@ -83,6 +87,20 @@ def fence(text: str, language: str = "text") -> Markdown:
 def prose(text: str) -> Markdown:
     """Return one line of a docstring as plain words. Not for texts that a model wrote."""
     return Markdown(re.sub(r"([\\`*_\[\]<>|#!&~$])", r"\\\1", one_line(text)))
+
+
+def folded(text: str) -> str:
+    """Return text with lines of at most `LINE_CHARS` characters, broken at spaces where it can."""
+    return "\n".join(part for line in text.split("\n") for part in _folded(line))
+
+
+def _folded(line: str) -> Iterator[str]:
+    while len(line) > LINE_CHARS:
+        at = line.rfind(" ", 1, LINE_CHARS + 1)
+        at = LINE_CHARS if at < 1 else at
+        yield line[:at]
+        line = line[at:].removeprefix(" ")
+    yield line
 
 
 def link(address: str) -> Markdown:

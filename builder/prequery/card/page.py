@@ -30,6 +30,16 @@ SHOWN_OF_EXAMPLE = 60
 SHOWN_VALUES = 8
 """So many values of a field are counted one by one; the others together."""
 
+HELD: Mapping[str, str] = {
+    "near_duplicate": "instructions have nearly the wording of an earlier one",
+    "contaminated": "instructions hold most of a benchmark's test item",
+    "instruction_personal_data_kinds": "instructions hold what looks like personal data or a key",
+    "response_personal_data_kinds": "responses hold what looks like personal data or a key",
+    "response_refusal": "responses refuse, by their English phrases",
+    "instruction_assistant_voice": "instructions sound like an assistant, by their English phrases",
+}
+"""What rows may hold that a reader wants to know of, by the field that tells."""
+
 _MODES = {
     True: "one answer at a time, nothing computed is reused: the same request, the same text",
     False: "several answers at a time: the same request can bring another text",
@@ -191,6 +201,7 @@ def environment() -> Environment:
     )
     made.filters |= {
         "fence": markdown.fence,
+        "folded": markdown.folded,
         "link": markdown.link,
         "literal": markdown.literal,
         "one_line": markdown.one_line,
@@ -267,6 +278,8 @@ def _rendered(
             near=_near_threshold(recipe),
             nulls=[field for field in facts.fields if field.nulls and field.name in recipe.dtypes],
             rejected=_rejected(recipe, lock),
+            held=_held(facts),
+            line_chars=markdown.LINE_CHARS,
             shown_chars=SHOWN_CHARS,
             shown_of_example=SHOWN_OF_EXAMPLE,
             shown_values=SHOWN_VALUES,
@@ -298,6 +311,18 @@ def _pictures(recipe: Recipe, plots: Sequence[Plot]) -> dict[str, Markdown]:
         plot.name: Markdown(f"![{markdown.prose(plot.caption)}]({plot_path(recipe, plot)})")
         for plot in plots
     }
+
+
+def _held(facts: Facts) -> list[tuple[Markdown, int]]:
+    """Return what columns looked for in the rows, and how many rows hold it."""
+    found = []
+    for name, words in HELD.items():
+        tally = facts.tally(name)
+        if tally is not None:
+            # Of kinds, an empty text means none.
+            count = sum(rows for value, rows in tally.items() if value not in ("", "false"))
+            found.append((Markdown(words), count))
+    return found
 
 
 def _known(recipe: Recipe, facts: Facts, versions: Sequence[Version]) -> list[Version]:

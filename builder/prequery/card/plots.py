@@ -57,8 +57,8 @@ def _histogram(facts: Facts, name: str, caption: str, fields: Mapping[str, str])
 
 def _bars(facts: Facts, name: str, caption: str, field: str) -> Plot | None:
     values = list((facts.tally(field) or {}).items())
-    if not values:
-        return None
+    if len(values) < 2:
+        return None  # one bar shows nothing
     shown, others = values[:MOST_BARS], values[MOST_BARS:]
     if others:
         shown.append((f"{len(others)} others", sum(count for _, count in others)))

@@ -111,9 +111,9 @@ def histograms(title: str, panels: Sequence[tuple[str, Sequence[float], Sequence
             tip = f"{low} to {high}: {count:,}"
             shown = max(step - 1.5, 0.5)
             drawing.rect(x0 + step * bin_ + 0.75, top + height - tall, shown, tall, BAR, tip)
-        # As many labels as have room, and powers of two rather than what lies between.
+        # As many labels as have room: powers of two, else round numbers, which are short.
         every = next(n for n in (1, 2, 4, 8, 16, 32, 64) if (len(edges) - 1) / n * 46 <= width)
-        first = next((i for i, edge in enumerate(edges) if edge in _POWERS), 0)
+        first = min(range(every), key=lambda at: _oddness(edges[at::every]))
         for place_, edge in enumerate(edges):
             if (place_ - first) % every == 0:
                 x = x0 + step * place_
@@ -151,6 +151,12 @@ def _round_up(count: int) -> int:
     power = int(10 ** (len(str(count)) - 1))
     steps = (2, 4, 6, 8, 10, 20) if power == 1 else (1, 2, 4, 6, 8, 10)
     return next(step * power for step in steps if step * power >= count)
+
+
+def _oddness(labels: Sequence[float]) -> tuple[int, int]:
+    """Return how many labels are no power of two, and how long all of them are together."""
+    texts = [f"{label:.6g}" for label in labels]
+    return sum(label not in _POWERS for label in labels), sum(map(len, texts))
 
 
 def _shade(depth: float) -> str:
