@@ -108,7 +108,7 @@ class Read:
 
     def __iter__(self) -> Iterator[Batch]:
         for batch in self._rows:
-            yield {name: batch[name] for name in self._column.reads}
+            yield {name: batch[name] for name in self._column.inputs()}
 
 
 def main(counts: list[int], names: list[str]) -> None:

@@ -1,4 +1,4 @@
-"""A real HTTP server with TEI's wire format for classification, whose scores a test decides."""
+"""A real HTTP server with TEI's wire format, whose scores or vectors a test decides."""
 
 import json
 from collections.abc import Callable, Iterator
@@ -25,10 +25,12 @@ class ScriptedTei:
 
     Args:
         predict: The field `inputs` to the body of the answer, or to a status and a body.
+        embed: The same of `/embed`; null: the model is a classifier.
         asked: The body of every request.
     """
 
     predict: Callable[[Any], Json] = by_length
+    embed: Callable[[str], Json] | None = None
     model_id: str = REWARD_MODEL
     asked: list[dict[str, Any]] = field(default_factory=list)
     headers: list[dict[str, str]] = field(default_factory=list)
@@ -40,9 +42,9 @@ class ScriptedTei:
             "model_id": self.model_id,
             "model_sha": REWARD_REVISION,
             "model_dtype": "float16",
-            "model_type": {
-                "classifier": {"id2label": {"0": "LABEL_0"}, "label2id": {"LABEL_0": 0}}
-            },
+            "model_type": {"embedding": {"pooling": "mean"}}
+            if self.embed
+            else {"classifier": {"id2label": {"0": "LABEL_0"}, "label2id": {"LABEL_0": 0}}},
             "max_concurrent_requests": 512,
             "max_input_length": 4096,
             "max_batch_tokens": 16384,
@@ -79,12 +81,13 @@ def _handler(script: ScriptedTei) -> type[BaseHTTPRequestHandler]:
 
         def do_POST(self) -> None:
             body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-            if self.path != "/predict":
+            gives = {"/predict": script.predict, "/embed": script.embed}.get(self.path)
+            if gives is None or bool(script.embed) != (self.path == "/embed"):
                 self._say(404, {"error": "no such route"})
                 return
             script.headers.append(dict(self.headers))
             script.asked.append(body)
-            said = script.predict(body["inputs"])
+            said = gives(body["inputs"])
             self._say(*said) if isinstance(said, tuple) else self._say(200, said)
 
         def _say(self, status: int, said: Json) -> None:

@@ -119,6 +119,7 @@ class Request:
         schema: JSON schema that the whole continuation follows; null: anything.
         scores: The text is to be scored, not continued; `pair` is scored with it.
         pair: Second text; null: there is none.
+        embeds: The text is to be embedded, not continued.
         reads: Text behind the prompt, to be read: how likely is it there? Nothing is written.
         plain: The prompt is of no template, which would hold a BOS: the tokenizer's own special
             tokens go before it.
@@ -134,6 +135,7 @@ class Request:
     schema: Mapping[str, Any] | None = None
     scores: bool = False
     pair: str | None = None
+    embeds: bool = False
     reads: str | None = None
     plain: bool = False
 
@@ -422,16 +424,17 @@ def read_text(likely: Likely | None, generated_tokens: int, prompt_tokens: str |
 
 
 def refuse_scores(request: Request, address: str) -> None:
-    """Refuse a request for a score, at an endpoint that writes.
+    """Refuse a request for a score or a vector, at an endpoint that writes.
 
     Raises:
-        EndpointError: The request wants a score.
+        EndpointError: The request wants one.
     """
-    if request.scores:
+    verb, model = ("embeds", "an embedding") if request.embeds else ("scores", "a reward")
+    if request.scores or request.embeds:
         raise EndpointError(
-            "this endpoint writes texts, it scores none",
+            f"this endpoint writes texts, it {verb} none",
             address,
-            "point the judge at text-embeddings-inference with a reward model",
+            f"point the judge at text-embeddings-inference with {model} model",
         )
 
 

@@ -8,6 +8,7 @@ from functools import partial
 
 from prequery.columns.base import (
     Continuation,
+    Embed,
     Inquiry,
     JudgeColumn,
     Prompt,
@@ -83,6 +84,8 @@ def request(question: Question, prefix: Prefix | None) -> Request:
         case Continuation(text, stop, most):
             greedy = Sampling(max_new_tokens=most)
             return _silent(Request(prompt=text, sampling=greedy, stop=stop, plain=True))
+        case Embed(text):
+            return _silent(Request(prompt=text, sampling=Sampling(), embeds=True))
         case Prompt(text, schema, most):
             asked = Request(
                 prompt=text if prefix is None else prefix.ask_response(text),

@@ -15,7 +15,7 @@ from typing import Any
 import msgspec
 
 from prequery import instructions, judging, responses
-from prequery.columns.base import Continuation, Prompt, Question, Reading, Score
+from prequery.columns.base import Continuation, Embed, Prompt, Question, Reading, Score
 from prequery.endpoint import Asks, Info, Request
 from prequery.errors import PrefixError, RecipeError
 from prequery.fleet import Fleet, token_from
@@ -199,6 +199,7 @@ _SAMPLES: Mapping[type[Question], Question] = {
     Prompt: Prompt("", schema={}),
     Reading: Reading(""),
     Continuation: Continuation(""),
+    Embed: Embed(""),
 }
 _IN_TEMPLATE = frozenset({Prompt, Reading})
 """Questions that are put into the judge's chat template."""

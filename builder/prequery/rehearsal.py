@@ -150,8 +150,9 @@ def unjudged(recipe: Recipe) -> Recipe:
     Its own models are, so they read texts for columns, but what they find decides nothing.
     Responses that a judge would compare are compared by length, so that as many are asked for.
     """
-    own = tuple(column for column in recipe.columns if _is_simulated(column))
-    left_out = {name for column in recipe.columns if column not in own for name in column.features}
+    kept = [column for column in recipe.columns if _is_simulated(column)]
+    left_out = {name for column in recipe.columns if column not in kept for name in column.features}
+    own = tuple(_by_itself(column) for column in kept)
     judged = {
         name
         for column in recipe.columns
@@ -180,6 +181,13 @@ def _is_simulated(column: Column) -> bool:
     if not isinstance(column, JudgeColumn):
         return True
     return all(one.asks is Reading and one.judge in OWN for one in column.askers())
+
+
+def _by_itself(column: Column) -> Column:
+    """Return a column that takes recorded embeddings as one that makes them itself."""
+    if column.inputs() == column.reads:
+        return column
+    return replace(column, **{"embedder": "wordllama"})
 
 
 def _sped_up(settings: Settings, speed_up: float, model: Generator) -> Settings:

@@ -1,6 +1,7 @@
-"""Ask a text-embeddings-inference endpoint what a sequence classification model gives a text."""
+"""Ask a text-embeddings-inference endpoint what a model gives a text: scores, or a vector."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
 import msgspec
 
@@ -10,10 +11,13 @@ from prequery.transport import AbsentError, FaultError, HttpEndpoint, RefusedErr
 
 
 class _Info(msgspec.Struct):
-    """What `/info` says; `model_type` tells TEI from TGI."""
+    """What `/info` says.
+
+    `model_type` tells TEI from TGI: it is a mapping of `classifier`, `embedding` or `reranker`.
+    """
 
     model_id: str
-    model_type: msgspec.Raw
+    model_type: dict[str, msgspec.Raw] | str
     model_sha: str | None = None
     max_concurrent_requests: int | None = None
     max_input_length: int | None = None
@@ -26,16 +30,20 @@ class _Prediction(msgspec.Struct):
 
 
 _read_info = msgspec.json.Decoder(_Info).decode
+_read_vectors = msgspec.json.Decoder(list[list[float]]).decode
 _read_predictions = msgspec.json.Decoder(list[_Prediction]).decode
 
 
+@dataclass
 class TeiEndpoint(HttpEndpoint):
-    """A client of one TEI endpoint: it scores texts and writes none."""
+    """A client of one TEI endpoint: it scores or embeds texts and writes none."""
 
     protocol = "TEI"
-    server = "text-embeddings-inference with a sequence classification model"
+    server = "text-embeddings-inference"
     # 413: a text that is longer than the model takes; we send one at a time.
     refusals = frozenset({413, 422})
+
+    _embeds: bool | None = field(default=None, repr=False)
 
     async def info(self) -> Info:
         """Ask what is served.
@@ -44,6 +52,7 @@ class TeiEndpoint(HttpEndpoint):
             EndpointError: Nothing answers, or what answers is not TEI.
         """
         said = await self._ask_json("GET", "/info", None, _Info, "before the first row")
+        self._embeds = "embedding" in said.model_type
         return Info(
             model_id=said.model_id,
             model_sha=said.model_sha,
@@ -82,25 +91,43 @@ class TeiEndpoint(HttpEndpoint):
         )
 
     def check(self, request: Request) -> None:
-        """Refuse what is to be continued.
+        """Refuse what is to be continued, and what a model of this kind does not give.
 
         Raises:
-            EndpointError: The request wants a text.
+            EndpointError: The request wants a text, a score of a model that embeds, or a vector of
+                one that scores.
         """
+        if request.embeds and self._embeds is False:
+            raise EndpointError(
+                "this endpoint scores texts, it embeds none",
+                self.address,
+                "serve an embedding model there, or name another endpoint",
+            )
+        if request.scores and self._embeds:
+            raise EndpointError(
+                "this endpoint embeds texts, it scores none",
+                self.address,
+                "serve a sequence classification model there, or name another endpoint",
+            )
+        if request.embeds:
+            return
         refuse_texts(request, self.address)
 
     async def generate(self, request: Request, timeout_s: float | None) -> Answer:
-        """Score a text or a pair: one try.
+        """Score a text or a pair, or embed a text: one try.
 
         Returns:
-            An answer whose text is the model's predictions as JSON, raw scores by label; one with
-            `error` when the endpoint refuses the text.
+            An answer whose text is the model's predictions as JSON, raw scores by label, or the
+            vector as `vectors.packed` writes it down; one with `error` when the endpoint refuses
+            the text.
 
         Raises:
             FaultError: No answer, or one that cannot be used; asking again may help.
             OverloadError: It has enough to do.
             EndpointError: It will not answer any request: wrong token, or no TEI.
         """
+        if request.embeds:
+            return await self._embed(request.prompt, timeout_s)
         inputs = request.prompt if request.pair is None else [request.prompt, request.pair]
         body = encode({"inputs": inputs, "raw_scores": True, "truncate": False})
         try:
@@ -114,4 +141,23 @@ class TeiEndpoint(HttpEndpoint):
         return scored(
             [(one.label, one.score) for one in predictions],
             int(counted) if counted.isdigit() else None,
+        )
+
+    async def _embed(self, text: str, timeout_s: float | None) -> Answer:
+        from prequery.columns.vectors import packed
+
+        body = encode({"inputs": text, "normalize": True, "truncate": True})
+        try:
+            raw, headers = await self._once("POST", "/embed", body, timeout_s)
+            [vector] = _read_vectors(raw)
+            written = packed(vector)
+        except RefusedError as refusal:
+            return Answer(error=str(refusal))
+        except (msgspec.DecodeError, ValueError):
+            raise FaultError("a truncated or malformed answer") from None
+        counted = headers.get("x-compute-tokens", "")
+        return Answer(
+            text=written,
+            finish_reason="eos_token",
+            prompt_tokens=int(counted) if counted.isdigit() else None,
         )

@@ -52,6 +52,6 @@ def columns() -> None:
         table.add_column(title, overflow="fold", no_wrap=title == "column")
     for name, column in available().items():
         told = (column.__doc__ or "").strip().splitlines()[0]
-        gives = Text(f"{told}\n{', '.join(column.features)}")
+        gives = Text(f"{told}\n{', '.join(column.features) or 'none: for other columns'}")
         table.add_row(Text(name), str(column.version), column.cost, gives)
     out.print(table)

@@ -21,6 +21,7 @@ from prequery.columns.format import Format
 from prequery.columns.ifd import Ifd
 from prequery.columns.input_quality import InputQuality
 from prequery.columns.instruct_reward import InstructReward
+from prequery.columns.instruction_embedding import InstructionEmbedding
 from prequery.columns.language import Language
 from prequery.columns.length import Length
 from prequery.columns.likelihood import Likelihood
@@ -58,6 +59,7 @@ ALL: tuple[type[Column], ...] = (
     RewardDifference,
     Ifd,
     Backward,
+    InstructionEmbedding,
     MinNeighborDistance,
     NearDuplicate,
     Cluster,

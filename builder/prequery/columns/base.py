@@ -80,7 +80,18 @@ class Continuation:
     max_new_tokens: int = 256
 
 
-Question = Score | Prompt | Reading | Continuation
+@dataclass(frozen=True)
+class Embed:
+    """A text for a model that embeds; one that is longer than the model reads is cut there.
+
+    Args:
+        text: To be embedded.
+    """
+
+    text: str
+
+
+Question = Score | Prompt | Reading | Continuation | Embed
 """What a judge is asked about one row."""
 
 
@@ -102,7 +113,8 @@ class Said(NamedTuple):
     """What a judge answered.
 
     Args:
-        text: Of a model that scores, its predictions as JSON; empty of one that read.
+        text: Of a model that scores, its predictions as JSON; of one that embeds, the vector as
+            `vectors.packed` writes it down; empty of one that read.
         model: Who said it: model@revision.
         logprob_sum: Of a text that was read: natural logarithm, over all its tokens.
         logprob_count: Of these tokens.
@@ -137,6 +149,7 @@ class Column(ABC):
         reads: Fields of a row that it is given.
         features: Field name to `datasets` dtype, of every field that it gives. A dtype is one of
             `string`, `bool`, `int32`, `int64`, `float64`.
+        evidence: As `features`, of fields that it gives to other columns and no row releases.
         cost: What it needs.
         hides: Whether rows that a filter rejects by it are not to be shown: what they hold is why.
     """
@@ -145,6 +158,7 @@ class Column(ABC):
     version: ClassVar[int]
     reads: ClassVar[tuple[str, ...]]
     features: ClassVar[Mapping[str, str]]
+    evidence: ClassVar[Mapping[str, str]] = {}
     cost: ClassVar[Cost]
     hides: ClassVar[bool] = False
 
@@ -155,6 +169,14 @@ class Column(ABC):
             content["files"] = self.file_hashes()
         text = json.dumps(content, sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(text.encode()).hexdigest()
+
+    def inputs(self) -> tuple[str, ...]:
+        """Return `reads`, and the evidence of other columns that its parameters want besides."""
+        return self.reads
+
+    def gives(self) -> dict[str, str]:
+        """Return `features` and `evidence`."""
+        return {**self.features, **self.evidence}
 
     def reads_files(self) -> tuple[str, ...]:
         """Return the files that its parameters name, as they are written there."""
@@ -252,7 +274,7 @@ class QuestionColumn(JudgeColumn):
             (said,) = yield [To(self, question)]
             if said is not None:
                 return self.read(said.text, said.model)
-        return dict.fromkeys(self.features)
+        return dict.fromkeys(self.gives())
 
 
 class CorpusColumn(Column):

@@ -26,7 +26,8 @@ class Cluster(CorpusColumn):
     Args:
         clusters: How many at most, 1 to 10,000; fewer where several come out empty. 0 takes the
             square root of the number of instructions.
-        embedder: `wordllama`, or MODEL@REVISION of a sentence-transformers model on the Hub.
+        embedder: `wordllama`, MODEL@REVISION of a sentence-transformers model on the Hub, or
+            `instruction_embedding`: what an endpoint gives, by the column of that name.
 
     Source:
         Dhillon and Modha, Concept decompositions for large sparse text data using clustering
@@ -46,7 +47,7 @@ class Cluster(CorpusColumn):
     def __post_init__(self) -> None:
         from prequery.columns.embedder import check
 
-        check(self.embedder)
+        check(self.embedder, recorded=True)
         if not 0 <= self.clusters <= 10_000:
             raise ValueError(f"clusters is {self.clusters}, not 0 to 10000")
 
@@ -55,9 +56,9 @@ class Cluster(CorpusColumn):
         import numpy as np
 
         from prequery.columns.centroids import assign, centroids
-        from prequery.columns.vectors import SCALE, embed_all
+        from prequery.columns.vectors import SCALE, embedded
 
-        vectors = embed_all(self._embedder, batches, "instruction")
+        vectors = embedded(self._embedder, batches)
         measurable = np.flatnonzero(vectors.any(axis=1))
         numbers: list[int | None] = [None] * len(vectors)
         distances: list[float | None] = [None] * len(vectors)
@@ -74,12 +75,18 @@ class Cluster(CorpusColumn):
                 numbers[row], distances[row] = number, distance / SCALE**2
         return {"cluster": numbers, "cluster_distance": distances}
 
+    def inputs(self) -> tuple[str, ...]:
+        """Return what it reads, and recorded embeddings where its parameter says so."""
+        from prequery.columns.embedder import RECORDED
+
+        return (*self.reads, RECORDED) if self.embedder == RECORDED else self.reads
+
     def pins(self) -> dict[str, str]:
-        """What the embedder is made of."""
-        return self._embedder.pins()
+        """What the embedder is made of; one that is an endpoint is pinned as a judge."""
+        return {} if self._embedder is None else self._embedder.pins()
 
     @cached_property
-    def _embedder(self) -> "Embedder":
-        from prequery.columns.embedder import embedder
+    def _embedder(self) -> "Embedder | None":
+        from prequery.columns.embedder import RECORDED, embedder
 
-        return embedder(self.embedder)
+        return None if self.embedder == RECORDED else embedder(self.embedder)

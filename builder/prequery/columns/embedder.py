@@ -8,6 +8,9 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+RECORDED = "instruction_embedding"
+"""Name of the column whose evidence is the embedding of the instruction."""
+
 _HUB = re.compile(r"[\w.-]+(/[\w.-]+)?@[0-9a-f]{40}")
 
 
@@ -30,15 +33,18 @@ class Embedder(Protocol):
         """What decides the vectors."""
 
 
-def check(name: str) -> None:
+def check(name: str, recorded: bool = False) -> None:
     """Refuse what names no embedder.
 
     Args:
         name: `wordllama`, or MODEL@REVISION of a sentence-transformers model on the Hub.
+        recorded: It may also be `instruction_embedding`, the column.
 
     Raises:
         ValueError: It is neither.
     """
+    if recorded and name == RECORDED:
+        return
     if name != "wordllama" and not _HUB.fullmatch(name):
         raise ValueError(
             f"embedder is {name!r:.200}, neither wordllama nor MODEL@REVISION with 40 hex digits"

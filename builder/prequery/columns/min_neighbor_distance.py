@@ -32,7 +32,8 @@ class MinNeighborDistance(CorpusColumn):
 
     Args:
         threshold: Squared L2 distance in (0, 4]; 0.05 is a cosine similarity of 0.975.
-        embedder: `wordllama`, or MODEL@REVISION of a sentence-transformers model on the Hub.
+        embedder: `wordllama`, MODEL@REVISION of a sentence-transformers model on the Hub, or
+            `instruction_embedding`: what an endpoint gives, by the column of that name.
         exact_rows: Candidates up to which the search is exact; its time grows with the square.
 
     Source:
@@ -58,7 +59,7 @@ class MinNeighborDistance(CorpusColumn):
     def __post_init__(self) -> None:
         from prequery.columns.embedder import check
 
-        check(self.embedder)
+        check(self.embedder, recorded=True)
         if self.exact_rows < 0:
             raise ValueError(f"exact_rows is {self.exact_rows}, not 0 or more")
         if not 0 < self.threshold <= 4:
@@ -69,10 +70,10 @@ class MinNeighborDistance(CorpusColumn):
         import numpy as np
 
         from prequery.columns.neighbors import nearest
-        from prequery.columns.vectors import embed_all
+        from prequery.columns.vectors import embedded
 
         ids: list[str] = [row_id for batch in batches for row_id in batch["id"]]
-        vectors, row_count = embed_all(self._embedder, batches, "instruction"), len(ids)
+        vectors, row_count = embedded(self._embedder, batches), len(ids)
         measurable = np.flatnonzero(vectors.any(axis=1))
         found = nearest(vectors[measurable], self.threshold, self.exact_rows)
 
@@ -91,12 +92,18 @@ class MinNeighborDistance(CorpusColumn):
             "min_similar_id": similar,
         }
 
+    def inputs(self) -> tuple[str, ...]:
+        """Return what it reads, and recorded embeddings where its parameter says so."""
+        from prequery.columns.embedder import RECORDED
+
+        return (*self.reads, RECORDED) if self.embedder == RECORDED else self.reads
+
     def pins(self) -> dict[str, str]:
-        """What the embedder is made of."""
-        return self._embedder.pins()
+        """What the embedder is made of; one that is an endpoint is pinned as a judge."""
+        return {} if self._embedder is None else self._embedder.pins()
 
     @cached_property
-    def _embedder(self) -> "Embedder":
-        from prequery.columns.embedder import embedder
+    def _embedder(self) -> "Embedder | None":
+        from prequery.columns.embedder import RECORDED, embedder
 
-        return embedder(self.embedder)
+        return None if self.embedder == RECORDED else embedder(self.embedder)

@@ -66,7 +66,7 @@ def survey(columns: Sequence[CorpusColumn], batches: Iterable[Batch]) -> Values:
         _refuse_twice(column, measured)
         given = column.compute(_Read(column, batches))
         _check(column, given, ids)
-        measured |= {name: given[name] for name in column.features}
+        measured |= {name: given[name] for name in column.gives()}
     return measured
 
 
@@ -93,7 +93,7 @@ class _Read:
     def __iter__(self) -> Iterator[Batch]:
         for batch in self.batches:
             _refuse_missing(self.column, batch)
-            yield {name: batch[name] for name in self.column.reads}
+            yield {name: batch[name] for name in self.column.inputs()}
 
 
 def conclude(
@@ -127,7 +127,7 @@ def conclude(
 
 
 def _refuse_twice(column: Column, measured: Mapping[str, Any]) -> None:
-    twice = [name for name in column.features if name in measured]
+    twice = [name for name in column.gives() if name in measured]
     if twice:
         raise ColumnError(
             f"two columns give the field {twice[0]!r}",
@@ -137,7 +137,7 @@ def _refuse_twice(column: Column, measured: Mapping[str, Any]) -> None:
 
 
 def _refuse_missing(column: Column, rows: Batch) -> None:
-    missing = [name for name in column.reads if name not in rows]
+    missing = [name for name in column.inputs() if name not in rows]
     if missing:
         raise ColumnError(
             f"column {column.name!r} reads {missing[0]!r}, which these rows do not have",
@@ -153,9 +153,9 @@ def _run(column: Column, rows: Batch, batch_size: int) -> Values:
             f"column {column.name!r}",
             "call prequery.columns.run.conclude with the judge's answers",
         )
-    values: Values = {name: [] for name in column.features}
+    values: Values = {name: [] for name in column.gives()}
     for batch in _Cut(rows, batch_size):
-        given = column.compute({name: batch[name] for name in column.reads})
+        given = column.compute({name: batch[name] for name in column.inputs()})
         _check(column, given, batch["id"])
         for name, collected in values.items():
             collected += given[name]
@@ -164,14 +164,15 @@ def _run(column: Column, rows: Batch, batch_size: int) -> Values:
 
 def _check(column: Column, values: Values, ids: Sequence[str]) -> None:
     """Hold one answer against the declaration: fields, lengths and every value's type."""
-    if values.keys() != column.features.keys():
+    declared = column.gives()
+    if values.keys() != declared.keys():
         raise ColumnError(
             f"column {column.name!r} gave the fields {sorted(values)} "
-            f"where it declares {sorted(column.features)}",
+            f"where it declares {sorted(declared)}",
             f"column {column.name!r}",
             _DEFECT,
         )
-    for name, dtype in column.features.items():
+    for name, dtype in declared.items():
         if len(values[name]) != len(ids):
             raise ColumnError(
                 f"column {column.name!r} gave {len(values[name])} values for {len(ids)} rows",

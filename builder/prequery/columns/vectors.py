@@ -1,12 +1,14 @@
 """Unit vectors as whole numbers, so that what is computed from them is exact."""
 
+import base64
 from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
 from prequery.columns.base import Batch
-from prequery.columns.embedder import Embedder
+from prequery.columns.embedder import RECORDED, Embedder
+from prequery.errors import ColumnError
 
 # Vectors are rounded to whole numbers of this length. A product of two is then below 2**24, up
 # to which float32 counts without rounding: the fast matrix product is exact in any order of
@@ -14,6 +16,7 @@ from prequery.columns.embedder import Embedder
 # even, and so exact up to 2**25. A distance of 0.05 moves by less than 0.0003.
 SCALE = 4000
 _BLOCK_ENTRIES = 2**22
+MOST_DIMENSIONS = 30_000
 
 Whole = NDArray[np.int16]
 """Shape (rows, dim): vectors of length `SCALE`, rounded; all 0 where there is no text."""
@@ -23,7 +26,7 @@ def whole(vectors: NDArray[np.float32]) -> Whole:
     """Round vectors of length 1, or 0, to whole numbers.
 
     Args:
-        vectors: Shape (rows, dim), dim at most 30,000.
+        vectors: Shape (rows, dim), dim at most `MOST_DIMENSIONS`.
     """
     rounded: Whole = np.rint(vectors * np.float32(SCALE)).astype(np.int16)
     return rounded
@@ -75,4 +78,55 @@ def embed_all(embedder: Embedder, batches: Iterable[Batch], field: str) -> Whole
         texts: Sequence[str | None] = batch[field]
         vectors[start : start + len(texts)] = whole(embedder.embed(texts))
         start += len(texts)
+    return vectors
+
+
+def embedded(embedder: Embedder | None, batches: Iterable[Batch]) -> Whole:
+    """Return the vectors of all instructions.
+
+    Args:
+        embedder: Makes them; null: they were recorded, by the column `instruction_embedding`.
+        batches: As of a `CorpusColumn`.
+    """
+    return unpacked(batches) if embedder is None else embed_all(embedder, batches, "instruction")
+
+
+def packed(vector: Sequence[float]) -> str:
+    """Write a vector down as text: its whole numbers, 16 bits each, low byte first, in base64.
+
+    Args:
+        vector: 1 to 30,000 numbers; it is brought to length 1.
+
+    Raises:
+        ValueError: It has no direction, or too many numbers.
+    """
+    numbers = np.array(vector, dtype=np.float64)
+    with np.errstate(over="ignore"):
+        length = float(np.linalg.norm(numbers))
+    if not 0 < length < np.inf or len(numbers) > MOST_DIMENSIONS:
+        raise ValueError("no vector that has a direction")
+    unit = (numbers / length).astype(np.float32)
+    return base64.b64encode(whole(unit).astype("<i2").tobytes()).decode()
+
+
+def unpacked(batches: Iterable[Batch]) -> Whole:
+    """Return recorded vectors; memory holds the texts of one batch, and 2 bytes a number.
+
+    Raises:
+        ColumnError: They are not all of the same number of dimensions.
+    """
+    rows = sum(len(batch[RECORDED]) for batch in batches)
+    vectors, row = np.zeros((rows, 0), dtype=np.int16), 0
+    for batch in batches:
+        for text in batch[RECORDED]:
+            if text is not None:
+                vector = np.frombuffer(base64.b64decode(text), dtype="<i2")
+                if not vectors.shape[1]:
+                    vectors = np.zeros((rows, len(vector)), dtype=np.int16)
+                if len(vector) != vectors.shape[1]:
+                    what = f"vectors of {vectors.shape[1]} and of {len(vector)} numbers"
+                    fix = "serve one embedding model and its revision, and start a new journal"
+                    raise ColumnError(what, f"column {RECORDED!r}", fix)
+                vectors[row] = vector
+            row += 1
     return vectors

@@ -113,6 +113,7 @@ def read(text: str, source: str) -> Recipe:
     if len(set(names)) < len(names):
         twice = next(name for name in names if names.count(name) > 1)
         raise top.bad("columns", f"the column {twice!r} is named twice", "keep one of them")
+    _refuse_missing_evidence(top, chosen)
     row_count = top.integer("rows", low=1, high=10**9)
     turns = _turns(top)
     responses = _sampling(top.section("responses", Sampling))
@@ -145,6 +146,16 @@ def read(text: str, source: str) -> Recipe:
         source=source,
         text=text,
     )
+
+
+def _refuse_missing_evidence(top: Section, chosen: Sequence[Column]) -> None:
+    """Refuse a column that another one is missing for, before anything is paid for."""
+    given = {name for column in chosen for name in column.evidence}
+    for column in chosen:
+        missing = [name for name in column.inputs()[len(column.reads) :] if name not in given]
+        if missing:
+            what = f"the column {column.name!r} needs the column {missing[0]!r}, which is not there"
+            raise top.bad("columns", what, f"add {{{missing[0]}: {{judge: NAME}}}} to columns")
 
 
 def _generator(section: Section) -> Generator:

@@ -131,7 +131,7 @@ class Alone:
 
 def _read_by(column: Column, flat: Flat) -> Flat:
     """Return the fields that a column reads."""
-    return {name: flat[name] for name in column.reads}
+    return {name: flat[name] for name in column.inputs()}
 
 
 def rejected(steps: Sequence[filters.Filter], flat: Flat) -> str | None:

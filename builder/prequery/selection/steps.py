@@ -35,9 +35,9 @@ class Steps:
 
     @cached_property
     def alone(self) -> dict[str, str]:
-        """Field name to dtype, of all columns but those that see every row."""
+        """Field name to dtype, of all columns but those that see every row, for whom they stay."""
         alone = [c for c in self.recipe.columns if not isinstance(c, CorpusColumn)]
-        return {name: dtype for c in alone for name, dtype in c.features.items()}
+        return {name: dtype for c in alone for name, dtype in c.gives().items()}
 
     @cached_property
     def cheap(self) -> list[filters.Filter]:

@@ -59,7 +59,7 @@ class Together:
         """Measure the columns that see every candidate, and apply the filters that lead."""
         if not self.slots:
             return Judged({}, [])
-        reads = {"id"}.union(*(column.reads for column in self.steps.corpus))
+        reads = {"id"}.union(*(column.inputs() for column in self.steps.corpus))
         measured = survey(self.steps.corpus, _Batches(self._parts, sorted(reads)))
         steps, reasons = self.steps.leading, []
         for batch in self._batches(measured, {"id"}.union(*(step.reads for step in steps))):
