@@ -5,6 +5,7 @@ import json
 from collections.abc import Generator, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
+from typing import Protocol
 
 from prequery.columns.base import (
     Continuation,
@@ -20,10 +21,26 @@ from prequery.columns.base import (
 )
 from prequery.conversation import Ask
 from prequery.endpoint import Answer, Asks, Request
-from prequery.journal import Journal, Key
+from prequery.journal import Key
 from prequery.prefix import Prefix
 from prequery.recipe import Recipe, Sampling
 from prequery.voices import Judging
+
+
+class Keeps(Protocol):
+    """Where answers are kept; a `Journal` is."""
+
+    def get(self, key: Key) -> Answer | None:
+        """Return an answer; null when it is not held."""
+
+    def record(self, key: Key, answer: Answer) -> None:
+        """Add an answer."""
+
+    def sync(self) -> None:
+        """Bring what was added to the disk."""
+
+    def refresh(self) -> None:
+        """See what others added."""
 
 
 @dataclass(frozen=True)
@@ -36,7 +53,7 @@ class Bench:
         endpoint: Of its judge; null: the journal alone answers.
     """
 
-    journal: Journal
+    journal: Keeps
     endpoint: Asks | None
 
 

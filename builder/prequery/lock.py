@@ -159,7 +159,7 @@ def complete(
                 "accepted": selection.accepted,
                 "rejected": dict(selection.rejected),
                 "ended": dict(selection.ended),
-                "steps": [asdict(step) for step in selection.steps],
+                "steps": [step.told() for step in selection.steps],
                 "requests": selection.requests,
                 "prompt_tokens": selection.prompt_tokens,
                 "generated_tokens": selection.generated_tokens,

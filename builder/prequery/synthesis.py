@@ -27,7 +27,7 @@ from prequery.endpoint import Answer, Asks
 from prequery.errors import AcceptanceError, EndpointError
 from prequery.firsts import Firsts
 from prequery.journal import Journal, Key, Pass
-from prequery.judging import Bench
+from prequery.judging import Bench, Keeps
 from prequery.recipe import Recipe
 from prequery.voices import Voices
 
@@ -112,7 +112,7 @@ class Synthesis:
     _read: int = 0
     _next: int = 0
     _proceeds: bool = False
-    _doubtful: list[tuple[Asks, Journal, Key, Answer]] = field(default_factory=list)
+    _doubtful: list[tuple[Asks, Keeps, Key, Answer]] = field(default_factory=list)
     _firsts: Firsts = field(default_factory=Firsts)
     _elsewhere: set[int] = field(default_factory=set)
     _in_flight: dict[int, asyncio.Task[Attempt]] = field(default_factory=dict)
@@ -423,10 +423,10 @@ class Synthesis:
         attempt = yield from self._script(slot)
         return (yield from self.selector.judged(attempt))
 
-    def _journals(self) -> list[Journal]:
+    def _journals(self) -> list[Keeps]:
         return [self.journal, *(bench.journal for bench in self.benches.values())]
 
-    def _journal(self, asked: Ask) -> Journal:
+    def _journal(self, asked: Ask) -> Keeps:
         return self.journal if asked.column is None else self.benches[asked.column].journal
 
     def _whom(self, asked: Ask) -> Asks | None:

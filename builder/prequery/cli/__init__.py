@@ -10,6 +10,7 @@ from prequery.cli import (  # noqa: F401 - they add their commands
     building,
     cards,
     checking,
+    filtering,
     probing,
     recipes,
     releasing,

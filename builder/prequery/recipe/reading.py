@@ -1,7 +1,7 @@
 """Read and check a recipe's file."""
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from difflib import get_close_matches
 from importlib.resources.abc import Traversable
@@ -49,8 +49,12 @@ _PROSE_HINT = "a text without white space around it, at most 10,000 characters"
 _SEMVER = r"(0|[1-9]\d*)\.(0|[1-9]\d*)\.(0|[1-9]\d*)"
 
 
-def load(reference: str | Path) -> Recipe:
+def load(reference: str | Path, changed: Mapping[str, Node] | None = None) -> Recipe:
     """Read a recipe from a file, or a bundled one by its name.
+
+    Args:
+        reference: Path or name.
+        changed: Top-level keys to read as these instead.
 
     Raises:
         RecipeError: Naming file, line and key, what is allowed, and the closest match.
@@ -64,7 +68,7 @@ def load(reference: str | Path) -> Recipe:
     except OSError as error:
         what = f"the recipe cannot be read: {error.strerror}"
         raise RecipeError(what, str(source), "check the path and its permissions") from None
-    return read(text, str(source))
+    return read(text, str(source), changed)
 
 
 def bundled_names() -> list[str]:
@@ -94,17 +98,21 @@ def find(reference: str | Path) -> Traversable:
     )
 
 
-def read(text: str, source: str) -> Recipe:
+def read(text: str, source: str, changed: Mapping[str, Node] | None = None) -> Recipe:
     """Check a recipe's text.
 
     Args:
         text: YAML.
         source: Name of the file, for errors.
+        changed: As `load`.
 
     Raises:
         RecipeError: As `load`.
     """
-    top = Section(parse(text, source), source, "", Recipe)
+    whole = parse(text, source)
+    if changed and isinstance(whole.value, dict):
+        whole.value.update(changed)
+    top = Section(whole, source, "", Recipe)
     chosen = tuple(
         all_columns.load(node.plain(), f"{source}, line {node.line}, columns", Path(source).parent)
         for node in top.items("columns", default=())

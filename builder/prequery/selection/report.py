@@ -1,7 +1,7 @@
 """What each filter was given, what it let pass, and a few of the rows that it did not."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from hashlib import sha256
 from typing import Any, Generic, TypeVar
 
@@ -47,6 +47,10 @@ class Step:
     rows_in: int
     rows_out: int
     examples: tuple[Example, ...] = ()
+
+    def told(self) -> dict[str, Any]:
+        """Return it as a lock holds it."""
+        return asdict(self) | {"examples": [asdict(one) for one in self.examples]}
 
 
 class Draw(Generic[T]):

@@ -61,6 +61,7 @@ class Selector:
         judges: The models that judge, by name.
         folder: For the rows; its content is replaced.
         rows_per_shard: At most so many rows in a file.
+        settles_for_less: Tell what there is, also where it is too little: no build does.
     """
 
     recipe: Recipe
@@ -68,6 +69,7 @@ class Selector:
     judges: Mapping[str, Judging]
     folder: Path
     rows_per_shard: int = ROWS_PER_SHARD
+    settles_for_less: bool = False
     _looked: dict[int, tuple[str | None, Flat]] = field(default_factory=dict)
     _ledger: Ledger = field(default_factory=Ledger)
     _accepted: Parts | None = None
@@ -145,6 +147,8 @@ class Selector:
             self._settle()
         parts = self._accepted_parts()
         parts.close()
+        if self.settles_for_less and self._passed < self.recipe.goal:
+            self._end = len(self._ledger)
         counts = self._ledger.until(self._end)
         steps = report(
             [(step.text, filter_reason(step.text)) for step in self._steps.all],
@@ -159,10 +163,11 @@ class Selector:
         judged = self._judged or self._together.judge()
         slots, reasons = self._together.slots, list(judged.reasons)
         passed = [at for at, reason in enumerate(reasons) if reason is None][: self.recipe.goal]
-        self._end = slots[passed[-1]] + 1 if passed else len(self._ledger)
+        full = passed if len(passed) == self.recipe.goal or not self.settles_for_less else []
+        self._end = slots[full[-1]] + 1 if full else len(self._ledger)
         gone = self._together.choose(judged, passed) if self._steps.following else {}
         kept = [at for at in passed if at not in gone]
-        if self._steps.following and len(kept) < self.recipe.rows:
+        if self._steps.following and len(kept) < self.recipe.rows and not self.settles_for_less:
             raise self._too_few(len(passed), len(kept))
         gone |= dict.fromkeys(kept[self.recipe.rows :], SPARE)
         for at, reason in gone.items():
