@@ -191,6 +191,44 @@ def test_the_same_rows_come_over_xet(xet: Hub, built: dict[str, Path], tmp_path:
     assert {call.name for call in xet.calls} >= {"shard-upload", "reconstruction"}
 
 
+INFORM = """
+from datasets import get_dataset_config_names, load_dataset_builder
+said = {{}}
+for config in get_dataset_config_names("{path}"):
+    info = load_dataset_builder("{path}", config).info
+    said[config] = [str(info.version), info.splits["train"].num_examples, len(info.features)]
+print(json.dumps(said))
+"""
+
+READ = """
+import fsspec, pyarrow.parquet as pq
+rows = []
+for file in fsspec.open_files("hf://datasets/{path}@{revision}/{config}/*.parquet"):
+    with file as opened:
+        rows += pq.read_table(opened).to_pylist()
+print(json.dumps(rows))
+"""
+
+
+def test_what_there_is_can_be_seen_before_any_row_is_loaded(
+    released: Released, built: dict[str, Path], tmp_path: Path
+) -> None:
+    code = INFORM.format(path=released.repo_id)
+
+    said = consume(released.place, tmp_path / "a", code)
+
+    fields = len(rows(built["two-v3.0.1"])[0])
+    assert said == {"one": ["1.3.0", 24, fields], "two": ["3.0.1", 8, fields]}
+
+
+def test_files_of_a_tag_can_be_read_without_datasets(
+    released: Released, built: dict[str, Path], tmp_path: Path
+) -> None:
+    code = READ.format(path=released.repo_id, revision="one-v1.2.0", config="one")
+
+    assert consume(released.place, tmp_path / "a", code) == rows(built["one-v1.2.0"])
+
+
 def test_a_snapshot_of_a_tag_loads_without_a_network_by_its_path(
     released: Released, built: dict[str, Path], tmp_path: Path
 ) -> None:
