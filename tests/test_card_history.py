@@ -44,9 +44,12 @@ def test_a_next_version_says_what_changed_and_keeps_the_first(two: tuple[Path, P
     cards.rewrite(str(second), previous=str(first), notes=["10 rows removed by hand"])
 
     assert (
-        "| `1.3.0` | 20 | `10 rows removed by hand`, `column repetition is gone` |\n"
-        in versions(second)
-    )
+        "| `1.3.0` | 20 | `10 rows removed by hand`, "
+        "`10 rows removed (10: the columns cannot tell).`, "
+        "`Fields removed: instruction_repetition_ratio, instruction_loop, "
+        "response_repetition_ratio, response_loop.`, "
+        "`Column repetition: version 1 before, none now.` |\n"
+    ) in versions(second)
     assert "| `1.2.0` | 30 | no earlier version is noted |" in versions(second)
     assert [one.found for one in cards.check(str(second))] == [()]
 
@@ -74,11 +77,9 @@ def test_a_version_is_told_on_by_those_behind_it(two: tuple[Path, Path], tmp_pat
 
     told = json.loads((third / "chat.history.json").read_text())
     assert [one["version"] for one in told] == ["2.0.0", "1.3.0", "1.2.0"]
-    assert told[0]["changes"] == [
-        "every answer is new: model, prompts, sampling or seed changed, and so did all ids",
-        "column repetition is new, version 1",
-    ]
-    assert told[1]["changes"] == ["one thing", "column repetition is gone"]
+    assert told[0]["changes"][-1] == "Column repetition: none before, version 1 now."
+    assert told[1]["changes"][0] == "one thing"
+    assert told[2]["changes"] == []
 
 
 def test_a_hostile_change_stays_in_its_cell(two: tuple[Path, Path]) -> None:
@@ -86,7 +87,7 @@ def test_a_hostile_change_stays_in_its_cell(two: tuple[Path, Path]) -> None:
 
     cards.rewrite(str(second), previous=str(first), notes=["a | b ``` <script>\n---\n# x"])
 
-    assert r"| `1.3.0` | 20 | ````a \| b ``` <script>\n---\n# x````, `column" in versions(second)
+    assert r"| `1.3.0` | 20 | ````a \| b ``` <script>\n---\n# x````, `10 rows" in versions(second)
     assert [one.found for one in cards.check(str(second))] == [()]
 
 

@@ -7,13 +7,13 @@ from dataclasses import dataclass, replace
 from fsspec import AbstractFileSystem
 from fsspec.core import url_to_fs
 
-from prequery import recipe
+from prequery import recipe, versions
 from prequery.card import differences, history, sections
 from prequery.card.differences import Difference
 from prequery.errors import BuildError, CardError
 from prequery.folder import Folder
 from prequery.lock import Lock
-from prequery.released import open_release
+from prequery.released import Released, open_release
 
 LOCK = ".lock.json"
 
@@ -66,7 +66,7 @@ def rewrite(
         place: Local folder or fsspec URL.
         template: A user's own, kept in the folder; null: the one that is there, else the bundled.
         previous: The release before this one, as `released.open_release` takes it: its versions
-            are told on, with what its lock and this one differ in. For a folder of one config.
+            are told on, with what `versions.compare` finds. For a folder of one config.
         notes: What else changed in the data since then.
 
     Returns:
@@ -74,7 +74,7 @@ def rewrite(
 
     Raises:
         CardError: There is no lock, or a README or template is broken.
-        RebuildError: The release before cannot be opened.
+        RebuildError: The release before cannot be opened or compared.
         ShardError: Recipe, lock and files are not of one build.
     """
     fs, root = url_to_fs(place)
@@ -87,20 +87,28 @@ def rewrite(
         )
     for config in configs:
         folder, held = _opened(fs, root, config, place)
-        versions = None if previous is None else _history(folder, held, previous, notes)
-        folder.write_card(held, template, versions)
+        told = None if previous is None else _history(folder, place, previous, notes)
+        folder.write_card(held, template, told)
     return configs
 
 
-def _history(folder: Folder, held: Lock, previous: str, notes: Sequence[str]) -> str:
+def _history(folder: Folder, place: str, previous: str, notes: Sequence[str]) -> str:
     """Return the history of the release before, with this version in front."""
-    before = open_release(previous, folder.recipe.name)
+    config = folder.recipe.name
+    before, now = open_release(previous, config), open_release(place, config)
     try:
         text = before.read(folder.history).decode(errors="replace")
     except FileNotFoundError:
         text = None
     earlier = history.read(text, f"{before.where}, {folder.history}")
-    return history.dump(history.extended(earlier, before.lock, held, notes))
+    changes = (*notes, *versions.compare(before, now).sentences())
+    told = history.extended(earlier, _version(before), replace(_version(now), changes=changes))
+    return history.dump(told)
+
+
+def _version(release: Released) -> history.Version:
+    build = release.lock["build"]
+    return history.Version(release.lock["config"]["version"], build["accepted"], ())
 
 
 def _configs(fs: AbstractFileSystem, root: str, place: str) -> list[str]:
