@@ -21,7 +21,8 @@ and could not work otherwise. *Reported*: an answer of the real Hub, quoted in a
   hf-hub 199); 403 "don't have the rights to create a dataset" (reported in
   community-events 25). That a read token hears the same is chosen.
 - Which files are large: the patterns are those of public datasets' `.gitattributes`; 10 MiB and NUL
-  in the sample, are chosen. `oid` of the preupload is SHA-256 for a large file (client).
+  in the sample, are chosen. The repo's own `.gitignore` counts where
+  none is sent (client). `oid` of the preupload is SHA-256 for a large file (client).
 - 412 "A commit has happened since" (reported in dataset-viewer 2159); a prefix of 7 digits names
   a parent, and a pull request starts at its `parentCommit` (client's documentation).
 - 404 "A file with this name doesn't exist" for a deletion (client). Deletions before additions,

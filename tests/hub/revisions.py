@@ -26,7 +26,9 @@ async def preupload(request: web.Request) -> web.Response:
     state, body = request.app[STATE], await request.json()
     repo, _ = state.writable(request, _flag(request, "create_pr"))
     commit = repo.at(request.match_info["revision"])
-    patterns = str(body.get("gitIgnore", "")).split()
+    hosted = commit.files.get(".gitignore")
+    ignored = repo.content(hosted).decode() if hosted else ""
+    patterns = str(body.get("gitIgnore", ignored)).split()
     said = []
     for asked in body["files"]:
         path = asked["path"]

@@ -6,7 +6,7 @@ import typer
 from rich.text import Text
 
 from prequery.cli.apps import app
-from prequery.cli.screen import out, visible
+from prequery.cli.screen import err, out, say, visible
 
 
 @app.command()
@@ -15,12 +15,37 @@ def release(
         str,
         typer.Argument(metavar="OUT", help="What `prequery build --out` wrote: folder or URL."),
     ],
+    repo: Annotated[
+        str | None,
+        typer.Option(metavar="ORG/NAME", help="Release on the Hub; default the recipe's repo."),
+    ] = None,
     to: Annotated[
-        str, typer.Option(metavar="FOLDER_OR_URL", help="Release into a folder or fsspec URL.")
-    ],
+        str | None,
+        typer.Option(metavar="FOLDER_OR_URL", help="Release into a folder or fsspec URL instead."),
+    ] = None,
     config: Annotated[
         str | None, typer.Option(help="Which config, where OUT holds several.")
     ] = None,
+    branch: Annotated[
+        str, typer.Option(help="Of the repository; made from main where it is missing.")
+    ] = "main",
+    private: Annotated[
+        bool, typer.Option("--private", help="Make a repository that only members see.")
+    ] = False,
+    create_pr: Annotated[
+        bool,
+        typer.Option(
+            "--create-pr",
+            help="Propose it as a pull request; when it is merged the same command makes the tag.",
+        ),
+    ] = False,
+    overwrite_edits: Annotated[
+        bool,
+        typer.Option(
+            "--overwrite-edits",
+            help="Replace what somebody edited by hand in the repository since the last release.",
+        ),
+    ] = False,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Show exactly what would change, and change nothing.")
     ] = False,
@@ -34,22 +59,59 @@ def release(
 ) -> None:
     """Release a build: whole or not at all, and never other content under a version that exists.
 
+    On the Hub it is one commit and one tag, CONFIG-vVERSION. The token is that of `hf auth login`
+    or HF_TOKEN.
+
     Exit codes: 0 released, or there already; 1 refused or stopped, and the same command carries
     on; 2 wrong usage.
     """
-    from prequery.release import content, folder
+    from prequery.release import content
 
+    if repo and to:
+        raise typer.BadParameter("name one place: --repo or --to")
+    if to and (branch != "main" or private or create_pr or overwrite_edits):
+        raise typer.BadParameter(
+            "--branch, --private, --create-pr and --overwrite-edits are for a repository"
+        )
     read = content.read(out_folder, config, allow_chance_labels=allow_chance_labels)
-    _show(folder.release(read, to, dry_run=dry_run), read)
+    if to:
+        from prequery.release import folder
+
+        _show(folder.release(read, to, dry_run=dry_run), read)
+        return
+    place = repo or read.recipe.release.repo
+    if place is None:
+        raise typer.BadParameter("name a place: --repo ORG/NAME or --to FOLDER_OR_URL")
+    import logging
+
+    from huggingface_hub.utils.tqdm import disable_progress_bars
+
+    from prequery.release import hub
+    from prequery.release.wire import Wire
+
+    if not err.is_terminal:
+        disable_progress_bars()
+    # It would print the signed addresses of uploads that it tries again.
+    logging.getLogger("huggingface_hub").setLevel(logging.ERROR)
+    wishes = hub.Wishes(
+        branch=branch,
+        private=private,
+        create_pr=create_pr,
+        overwrite_edits=overwrite_edits,
+        dry_run=dry_run,
+    )
+    _show(hub.release(read, Wire(place), wishes, say), read, place)
 
 
-def _show(outcome: Any, content: Any) -> None:
+def _show(outcome: Any, content: Any, repo: str | None = None) -> None:
     """Say what came of it, what changed, and how it is loaded."""
     title = f"{content.config} {content.version}"
     said = {
         "released": f"Released {title} to {outcome.where}.",
         "unchanged": f"{outcome.where} holds {title} already: nothing was changed.",
         "planned": f"To release {title} to {outcome.where} would:",
+        "proposed": f"Proposed {title}: {outcome.url}. When it is merged, run the same command: "
+        "it makes the tag.",
     }
     out.print(Text(visible(said[outcome.kind])), soft_wrap=True)
     if outcome.kind == "unchanged":
@@ -61,7 +123,10 @@ def _show(outcome: Any, content: Any) -> None:
     if outcome.kind == "planned":
         out.print(Text(visible(changes.readme)), soft_wrap=True)
         return
+    if outcome.kind == "proposed":
+        return
     out.print(Text("Load it:\n"))
     out.print(Text("    from datasets import load_dataset"))
-    load = f'    ds = load_dataset("{outcome.where}", "{content.config}", split="train")'
+    tag = f'revision="{content.tag}", ' if repo else ""
+    load = f'    ds = load_dataset("{outcome.where}", "{content.config}", {tag}split="train")'
     out.print(Text(visible(load)), soft_wrap=True)

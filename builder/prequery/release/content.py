@@ -6,9 +6,10 @@ import posixpath
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
+from io import BytesIO
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from fsspec import AbstractFileSystem
 from fsspec.core import url_to_fs
@@ -22,6 +23,7 @@ from prequery.recipe import Recipe
 
 README = sections.README
 LOCK = ".lock.json"
+JOURNALS = "journals/"
 
 
 @dataclass(frozen=True)
@@ -31,12 +33,14 @@ class File:
     Args:
         size: Bytes.
         sha256: Of its content, in hexadecimal.
-        data: The content of a small one; null: it is read from the output folder when needed.
+        data: The content of a small one; null: it is read when needed.
+        local: Where it is read from; null: the output folder.
     """
 
     size: int
     sha256: str
     data: bytes | None = None
+    local: Path | None = None
 
 
 @dataclass(frozen=True)
@@ -78,14 +82,21 @@ class Content:
     @cached_property
     def section(self) -> str:
         """The config's text in a README, between its marks."""
-        return sections.section_of(self.readme(None), self.config) or ""
+        return section_of(self.readme(None), self.config) or ""
 
     @cached_property
     def build_id(self) -> str:
-        """SHA-256 of all that is released, in hexadecimal: the same content, the same id."""
+        """SHA-256 of all that is released, in hexadecimal: the same content, the same id.
+
+        Answers that are published beside it are left out: it is the same release without them.
+        """
         content = [
             self.tag,
-            sorted((path, file.sha256) for path, file in self.files.items()),
+            sorted(
+                (path, file.sha256)
+                for path, file in self.files.items()
+                if not path.startswith(JOURNALS)
+            ),
             hashlib.sha256(self.section.encode()).hexdigest(),
         ]
         return hashlib.sha256(json.dumps(content).encode()).hexdigest()
@@ -96,11 +107,31 @@ class Content:
         Raises:
             CardError: The README that is there is broken.
         """
-        return sections.merged(existing, self.card, self.config)
+        return _merged(existing, self.card, self.config)
 
     def path(self, name: str) -> str:
         """Return where a file of the release is in the output folder."""
         return posixpath.join(self.root, name)
+
+    def open(self, name: str) -> IO[bytes]:
+        """Open a file of the release."""
+        file = self.files[name]
+        if file.data is not None:
+            return BytesIO(file.data)
+        opened: IO[bytes] = (
+            file.local.open("rb") if file.local else self.fs.open(self.path(name), "rb")
+        )
+        return opened
+
+    def read(self, name: str) -> bytes:
+        """Return the content of a file of the release."""
+        with self.open(name) as file:
+            return file.read()
+
+
+# A README is read and merged several times in a release, and most of that is its YAML block.
+_merged = lru_cache(maxsize=16)(sections.merged)
+section_of = lru_cache(maxsize=16)(sections.section_of)
 
 
 def read(out: str, config: str | None = None, *, allow_chance_labels: bool = False) -> Content:

@@ -19,10 +19,9 @@ from typing import IO
 from fsspec import AbstractFileSystem
 from fsspec.core import url_to_fs
 
-from prequery.card import sections
 from prequery.errors import CardError, ReleaseError
 from prequery.release.changes import Changes, Outcome, belongs, compare, disturbs, hold_version
-from prequery.release.content import LOCK, README, Content, File, local_path
+from prequery.release.content import LOCK, README, Content, File, local_path, section_of
 
 CLOSED = "being-replaced"
 """In the place of `train-*.parquet` while shards change: no file is called so."""
@@ -132,7 +131,7 @@ class _Place:
 
     def _refuse_edited(self) -> None:
         """Refuse to write over words that somebody put into the config's own section."""
-        section = sections.section_of(self.readme() or "", self.content.config)
+        section = section_of(self.readme() or "", self.content.config)
         if section not in (None, self.content.section):
             raise ReleaseError(
                 f"the section of {self.content.config!r} in the README that is there was edited",
@@ -213,7 +212,7 @@ class _Place:
     def _is_half_written(self) -> bool:
         """Say whether a release of this config was begun here: its README says so first."""
         text = self.readme()
-        return text is not None and sections.section_of(text, self.content.config) is not None
+        return text is not None and section_of(text, self.content.config) is not None
 
     def _held(self, names: set[str], lock: object) -> dict[str, bool]:
         """Return the config's files that are here, each with whether it is the wanted one.
@@ -258,7 +257,7 @@ class _Place:
     def _copy(self, name: str, file: File, out: IO[bytes]) -> None:
         """Copy a shard, and see that it is still what was read when the release began."""
         digest = hashlib.sha256()
-        with self.content.fs.open(self.content.path(name), "rb") as source:
+        with self.content.open(name) as source:
             while chunk := source.read(_CHUNK_BYTES):
                 digest.update(chunk)
                 out.write(chunk)
