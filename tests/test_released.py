@@ -1,5 +1,6 @@
 """A release is opened wherever it is, and held against its lock."""
 
+import hashlib
 import json
 import shutil
 import subprocess
@@ -8,8 +9,9 @@ from pathlib import Path
 
 import fsspec
 import pytest
+from huggingface_hub import CommitOperationAdd, constants
 
-from hub import Hub
+from hub import Fault, Hub
 from prequery.errors import RebuildError
 from prequery.released import Released, open_release
 from prequery.verification import verify
@@ -84,8 +86,9 @@ def test_a_tag_on_the_hub_is_opened(hub: Hub, out: Path) -> None:
     opened = open_release(f"{REPO}@{TAG}", "scripted")
 
     assert opened.where == f"datasets/{REPO}@{TAG}, commit {commit[:7]}"
-    assert set(verdicts(opened).values()) == {"same"}
-    assert "tag" in verdicts(opened)
+    assert differing(opened) == {
+        "tag": f"{TAG} is commit {commit[:7]}, and no commit says that it released this version"
+    }
     assert open_release(REPO).where == f"datasets/{REPO}@main, commit {commit[:7]}"
 
 
@@ -209,4 +212,82 @@ def test_the_command_tells_by_its_exit_code(out: Path) -> None:
     assert told["same"] is False
     assert {each["name"] for each in told["findings"] if each["verdict"] == "differs"} == {
         "scripted.yaml"
+    }
+
+
+def commit(hub: Hub, title: str, content: str) -> str:
+    made = hub.api().create_commit(
+        REPO,
+        [CommitOperationAdd("notes.txt", content.encode())],
+        repo_type="dataset",
+        commit_message=title,
+    )
+    return str(made.oid)
+
+
+def tag(hub: Hub, name: str, at: str) -> None:
+    hub.api().create_tag(REPO, tag=name, revision=at, repo_type="dataset")
+
+
+def told_of_tag(name: str) -> tuple[str, str]:
+    found = {each.name: each for each in verify(open_release(f"{REPO}@{name}", "scripted"))}
+    return found["tag"].verdict, found["tag"].told
+
+
+def test_a_tag_is_held_against_the_commits_that_released_its_version(hub: Hub, out: Path) -> None:
+    upload(hub, out)
+    first = commit(hub, "Release scripted 1.0.0 [build 0123456789abcdef]", "one")
+    tag(hub, TAG, first)
+    alone = told_of_tag(TAG)
+    later = commit(hub, "Correct a word", "two")
+    hub.api().delete_tag(REPO, tag=TAG, repo_type="dataset")
+    tag(hub, TAG, later)
+    moved = told_of_tag(TAG)
+    second = commit(hub, "Release scripted 1.0.0 [build fedcba9876543210]", "three")
+    hub.api().delete_tag(REPO, tag=TAG, repo_type="dataset")
+    tag(hub, TAG, second)
+
+    assert alone == ("same", f"{TAG} is commit {first[:7]}, build 0123456789abcdef")
+    assert moved == (
+        "differs",
+        f"{TAG} is commit {later[:7]}, but {first[:7]} released this version",
+    )
+    assert told_of_tag(TAG) == (
+        "differs",
+        f"{TAG} is commit {second[:7]}, but {first[:7]} released this version",
+    )
+
+
+@pytest.mark.parametrize("status", [401, 403, 429, 500, 503])
+def test_a_hub_that_fails_is_named_with_what_to_do(hub: Hub, out: Path, status: int) -> None:
+    upload(hub, out, TAG)
+    hub.fail(Fault(call=f"GET /api/datasets/{REPO}/revision/*", status=status, times=100))
+
+    error = refused(f"{REPO}@{TAG}")
+
+    assert error.where == f"datasets/{REPO}@{TAG}"
+    assert error.what.startswith(("the Hub gave no answer", "there is no such dataset repository"))
+
+
+def test_a_hub_that_is_not_there_is_named(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(constants, "ENDPOINT", "http://127.0.0.1:9")
+
+    assert refused(f"{REPO}@{TAG}").what.startswith("the Hub cannot be reached: ")
+
+
+def test_recorded_answers_that_were_changed_show(out: Path) -> None:
+    root = out / "journals/scripted/v1.0.0"
+    root.mkdir(parents=True)
+    fingerprint = json.loads((out / "scripted.lock.json").read_text())["config"]["fingerprint"]
+    config = {"fingerprint": fingerprint}
+    (root / "a.txt").write_text("answers")
+    sha256 = hashlib.sha256(b"answers").hexdigest()
+    index = {"config": config, "answers": 40, "files": {"a.txt": {"sha256": sha256}}}
+    (root / "recording.json").write_text(json.dumps(index))
+    good = verdicts(open_release(str(out)))
+    (root / "a.txt").write_text("other answers")
+
+    assert good["journals/scripted/v1.0.0"] == "same"
+    assert differing(open_release(str(out))) == {
+        "journals/scripted/v1.0.0": "a.txt is missing, or is not as it was"
     }

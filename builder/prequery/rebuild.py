@@ -97,19 +97,20 @@ class Comparison:
         return self.counts["identical"] / max(sum(self.counts.values()), 1)
 
 
-def from_recording(release: Released, out: str) -> Rebuilt:
+def from_recording(release: Released, out: str, files: Path | None = None) -> Rebuilt:
     """Build a release from its recorded answers; no endpoint is asked.
 
     Args:
         release: Holds a recording.
         out: Output folder or fsspec URL.
+        files: Folder with the files that the recipe names by a path; null: it names none.
 
     Raises:
         RebuildError: The release was edited, or has no recording of its own recipe.
         BuildError: The build failed; what, where and how to go on.
     """
     root = recording.place(release.config, release.lock["config"]["version"])
-    with _workshop(release, out) as (recipe, work):
+    with _workshop(release, out, files) as (recipe, work):
         journals = work / "journals"
         where = f"{release.where}, {root}"
         recording.restore(lambda name: release.read(f"{root}/{name}"), recipe, where, journals)
@@ -123,6 +124,7 @@ def live(
     options: Options,
     say: Callable[[str], None],
     show: Callable[[int], Shows] = Progress,
+    files: Path | None = None,
 ) -> Comparison:
     """Have a release written anew, and compare row by row.
 
@@ -133,13 +135,14 @@ def live(
             not asked for again.
         say: Is told what the user should read.
         show: Makes the progress display.
+        files: As for `from_recording`.
 
     Raises:
         RebuildError: The release was edited, or another model, revision or template is served.
         BuildError: The build failed; what, where and how to go on.
     """
     options = replace(options, exact=bool(release.lock["endpoint"]["exact"]))
-    with _workshop(release, out) as (recipe, _):
+    with _workshop(release, out, files) as (recipe, _):
         run_async(_meet(recipe, release, options, say))
         _build(release, recipe, out, options, show)
         again = open_release(out, release.config)
@@ -155,14 +158,19 @@ def live(
 
 
 @contextmanager
-def _workshop(release: Released, out: str) -> Iterator[tuple[Recipe, Path]]:
+def _workshop(release: Released, out: str, files: Path | None) -> Iterator[tuple[Recipe, Path]]:
     """Yield the release's recipe, with its lock beside it, and a folder for this rebuild."""
     _trust(release, out)
     with shards.work_folder() as work:
+        for entry in files.iterdir() if files else ():
+            # Paths in a recipe are relative to it.
+            (work / entry.name).symlink_to(entry.resolve())
         path = work / f"{release.config}.yaml"
+        path.unlink(missing_ok=True)
+        path.with_suffix(".lock.json").unlink(missing_ok=True)
         path.write_text(release.recipe_text(), encoding="utf-8")
         path.with_suffix(".lock.json").write_text(lock.dump(release.lock), encoding="utf-8")
-        recipe = load(path)
+        recipe = _recipe(path, release)
         if recipe.build_hash != release.lock["config"]["build_hash"]:
             raise RebuildError(
                 "the recipe is not the one of the lock, or means something else to this prequery",
@@ -171,6 +179,18 @@ def _workshop(release: Released, out: str) -> Iterator[tuple[Recipe, Path]]:
                 "see what differs: prequery verify",
             )
         yield recipe, work
+
+
+def _recipe(path: Path, release: Released) -> Recipe:
+    try:
+        return load(path)
+    except RecipeError as error:
+        raise RebuildError(
+            f"the release's recipe cannot be used here: {error.what}",
+            f"{release.where}, {release.config}.yaml",
+            "where it names files of its own, name their folder with --files; where a column is "
+            "unknown, install the package that brings it",
+        ) from None
 
 
 def _trust(release: Released, out: str) -> None:

@@ -100,6 +100,23 @@ class HubSource:
             path = hf_hub_download(self.repo, name, repo_type="dataset", revision=self.commit)
         return Path(path).open("rb")
 
+    def titles(self) -> dict[str, str]:
+        """Return the title of every commit up to this one and of the main branch, newest first.
+
+        Raises:
+            RebuildError: The Hub does not tell.
+        """
+        from huggingface_hub import HfApi
+
+        found = {}
+        for revision in (self.commit, "main"):
+            with _hub_errors(self.where):
+                commits = HfApi().list_repo_commits(
+                    self.repo, repo_type="dataset", revision=revision
+                )
+            found.update({str(one.commit_id): str(one.title) for one in commits})
+        return found
+
 
 @dataclass(frozen=True)
 class Released:

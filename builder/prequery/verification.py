@@ -1,5 +1,8 @@
 """Recompute what the lock of a release says of it: files, rows, counts, recipe, and the tag."""
 
+import hashlib
+import json
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
@@ -7,7 +10,7 @@ from typing import Literal
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from prequery import shards
+from prequery import recording, shards
 from prequery.errors import RecipeError
 from prequery.lock import digest
 from prequery.released import HubSource, Released
@@ -55,6 +58,7 @@ def verify(release: Released, expected: str | None = None) -> Iterator[Finding]:
         yield Finding(name, "differs", "is there, and the lock does not name it")
     yield from _counts(release)
     yield _rows(release) if whole else Finding("rows", "unknown", "files differ already")
+    yield from _recording(release)
 
 
 def _digest(release: Released, expected: str | None) -> Finding:
@@ -69,15 +73,29 @@ def _digest(release: Released, expected: str | None) -> Finding:
 
 
 def _tag(release: Released) -> Iterator[Finding]:
-    """Hold the tag's name against the version."""
+    """Hold a tag against the version, and against the commits that say that they released it."""
     source, version = release.source, release.lock["config"]["version"]
-    if not isinstance(source, HubSource):
+    if not isinstance(source, HubSource) or not source.revision.startswith(f"{release.config}-v"):
         return
-    asked, own = source.revision, f"{release.config}-v{version}"
-    if asked == own:
-        yield Finding("tag", "same", f"{asked} is commit {source.commit[:7]}")
-    elif asked.startswith(f"{release.config}-v"):
-        yield Finding("tag", "differs", f"{asked} holds version {version}: it was moved")
+    tag, commit = source.revision, source.commit
+    if tag != f"{release.config}-v{version}":
+        yield Finding("tag", "differs", f"{tag} holds version {version}: it was moved")
+        return
+    wanted = re.compile(
+        rf"Release {re.escape(release.config)} {re.escape(version)} \[(build \w+)\]"
+    )
+    made = {
+        one: found[1] for one, title in source.titles().items() if (found := wanted.match(title))
+    }
+    others = [one[:7] for one, build in made.items() if build != made.get(commit)]
+    if commit not in made and not made:
+        told = f"{tag} is commit {commit[:7]}, and no commit says that it released this version"
+        yield Finding("tag", "unknown", told)
+    elif others:
+        told = f"{tag} is commit {commit[:7]}, but {', '.join(others)} released this version"
+        yield Finding("tag", "differs", told)
+    else:
+        yield Finding("tag", "same", f"{tag} is commit {commit[:7]}, {made[commit]}")
 
 
 def _recipe(release: Released) -> Iterator[Finding]:
@@ -152,3 +170,31 @@ def _rows(release: Released) -> Finding:
     if now != told["sha256"]:
         return Finding("rows", "differs", f"sha256 {now[:12]}, the lock says {told['sha256'][:12]}")
     return Finding("rows", "same", f"{len(every):,} rows, sha256 {now[:12]}")
+
+
+def _recording(release: Released) -> Iterator[Finding]:
+    """Hold the recorded answers, where there are some, against their index."""
+    root = recording.place(release.config, release.lock["config"]["version"])
+    try:
+        content = release.read(f"{root}/{recording.INDEX}")
+    except FileNotFoundError:
+        return
+    try:
+        index = json.loads(content)
+        files = {str(name): str(told["sha256"]) for name, told in index["files"].items()}
+        fingerprint = index["config"]["fingerprint"]
+    except (ValueError, KeyError, TypeError, AttributeError):
+        yield Finding(root, "differs", "its index cannot be read")
+        return
+    if fingerprint != release.lock["config"]["fingerprint"]:
+        yield Finding(root, "differs", "it holds the answers of another recipe")
+        return
+    for name, sha256 in files.items():
+        try:
+            same = hashlib.sha256(release.read(f"{root}/{name}")).hexdigest() == sha256
+        except FileNotFoundError:
+            same = False
+        if not same:
+            yield Finding(root, "differs", f"{name} is missing, or is not as it was")
+            return
+    yield Finding(root, "same", f"{index.get('answers', 0):,} recorded answers, {len(files)} files")

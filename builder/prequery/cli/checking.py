@@ -89,6 +89,14 @@ def rebuild(
         float,
         typer.Option(min=0, max=1, help="Live: share of rows that must come again, text by text."),
     ] = 0.99,
+    files: Annotated[
+        Path | None,
+        typer.Option(
+            exists=True,
+            file_okay=False,
+            help="Folder with the files that the recipe names, as benchmarks or references.",
+        ),
+    ] = None,
     shown: Annotated[int, typer.Option(min=0, help="Live: differing rows to show.")] = 10,
     as_json: JsonOption = False,
 ) -> None:
@@ -106,7 +114,7 @@ def rebuild(
     opened = open_release(release, config)
     place = out_folder or f"out/{opened.config}"
     if not endpoint:
-        made = again.from_recording(opened, place)
+        made = again.from_recording(opened, place, files)
         if as_json:
             typer.echo(json.dumps(again.to_json(made), indent=1))
         else:
@@ -124,7 +132,7 @@ def rebuild(
         responder_token_env=responder_token_env,
         judges=judge_endpoint,
     )
-    compared = again.live(opened, place, options, say)
+    compared = again.live(opened, place, options, say, files=files)
     enough = compared.identical_ratio >= min_identical
     if as_json:
         typer.echo(json.dumps(again.to_json(compared), indent=1))
