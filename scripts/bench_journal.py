@@ -29,7 +29,7 @@ import pyarrow as pa
 
 from drawn_texts import Texts
 from prequery import pipeline, recipe
-from prequery.conversation import Attempt
+from prequery.conversation import Candidate
 from prequery.endpoint import Answer
 from prequery.errors import StoppedError
 from prequery.journal import Journal, Key, folder_for
@@ -169,7 +169,7 @@ class Watch:
         """Count what is new."""
         self._answers += 1
 
-    def attempted(self, attempt: Attempt, reason: str | None) -> None:
+    def attempted(self, attempt: Candidate, reason: str | None) -> None:
         """Count what is read."""
         self._rows -= attempt.slot < self._until
         if not self._rows and not self.found:

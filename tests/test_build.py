@@ -20,7 +20,7 @@ from aiohttp import web
 from datasets import load_dataset
 
 from prequery import Magpie, pipeline, synthesis
-from prequery.conversation import Attempt
+from prequery.conversation import Candidate
 from prequery.endpoint import Answer
 from prequery.errors import (
     AcceptanceError,
@@ -222,7 +222,7 @@ class Watched:
     def answered(self, made: Pass, answer: Answer) -> None:
         pass
 
-    def attempted(self, attempt: Attempt, reason: str | None) -> None:
+    def attempted(self, attempt: Candidate, reason: str | None) -> None:
         self.attempts += 1
         time.sleep(self.pause_s)
 

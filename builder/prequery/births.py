@@ -1,7 +1,8 @@
 """A row as its answers make it, before any column measures it."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol
 
 from prequery import responses, rows
@@ -16,6 +17,8 @@ if TYPE_CHECKING:
 Flat = dict[str, Any]
 """A row's fields with its evidence, before columns."""
 
+Check = Callable[[Sequence[rows.Row]], None]
+
 
 class Births(Protocol):
     """What the candidates of one build become."""
@@ -26,8 +29,8 @@ class Births(Protocol):
     def row(self, attempt: Any, choice: Any) -> Flat:
         """Return the row that one choice of a candidate makes, before any column."""
 
-    def check(self, made: Sequence[rows.Row], columns: Mapping[str, str]) -> None:
-        """Hold finished rows against the schema."""
+    def check(self, columns: Mapping[str, str]) -> Check | None:
+        """Return what holds finished rows against the schema; null: Arrow does."""
 
 
 @dataclass(frozen=True)
@@ -46,9 +49,9 @@ class Written:
         """Return the released schema."""
         return rows.features(columns, self.recipe.shape)
 
-    def check(self, made: Sequence[rows.Row], columns: Mapping[str, str]) -> None:
-        """Hold finished rows against the released schema."""
-        rows.check(made, columns, self.recipe.shape)
+    def check(self, columns: Mapping[str, str]) -> Check:
+        """Return what holds finished rows against the released schema."""
+        return partial(rows.check, columns=columns, shape=self.recipe.shape)
 
     def row(self, attempt: Attempt, first: Turn) -> Flat:
         """Return a conversation that begins with this turn, before any column."""

@@ -7,6 +7,7 @@ BuildError             something the user can act on: what happened, where, what
 ├── AcceptanceError    too few rows pass; answers are kept
 ├── PrefixError        this model's chat template cannot be used as it is; nothing was started
 ├── JournalError       the journal is kept untouched
+├── DatasetError       the dataset to annotate cannot be read as it is; answers are kept
 ├── ColumnError        a column broke its own contract; answers are kept
 ├── ShardError         the output folder is left as it was
 ├── CardError          a README or card is broken, or says what is not so; it is left as it was
@@ -66,6 +67,10 @@ class PrefixError(BuildError):
 
 class JournalError(BuildError):
     """The journal belongs to other work, or cannot be written. What is in it stays."""
+
+
+class DatasetError(BuildError):
+    """The dataset to annotate is not there, or not as the recipe says. All answers are kept."""
 
 
 class ColumnError(BuildError):

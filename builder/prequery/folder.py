@@ -15,7 +15,7 @@ Any fsspec URL is such a folder too.
 import hashlib
 import json
 import posixpath
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -28,7 +28,7 @@ from prequery import card, lock, shards
 from prequery.card import Card, history, page, sections
 from prequery.errors import CardError, ShardError
 from prequery.lock import Lock
-from prequery.recipe import Recipe
+from prequery.recipe import AnyRecipe
 from prequery.selection import Selection
 
 
@@ -44,7 +44,7 @@ class Folder:
 
     fs: AbstractFileSystem
     root: str
-    recipe: Recipe
+    recipe: AnyRecipe
 
     @property
     def shards(self) -> str:
@@ -112,6 +112,17 @@ class Folder:
         for path in (self.lock, self.shards, self.shards + ".incomplete", plots):
             if self.fs.exists(path):
                 self.fs.rm(path, recursive=True)
+
+    def put(self, parts: Sequence[str]) -> None:
+        """Bring finished parts here, as the shards.
+
+        Args:
+            parts: Files on this machine, in order.
+        """
+        self.fs.makedirs(self.shards, exist_ok=True)
+        for number, part in enumerate(parts):
+            name = shards.released_name("train", number, len(parts))
+            self.fs.put_file(part, posixpath.join(self.shards, name))
 
     def finish(self, pinned: Lock, selection: Selection) -> Lock:
         """Write card, plots, recipe and, last, the lock.

@@ -20,7 +20,7 @@ from prequery.columns.prompted import QUALITY, PromptColumn
 from prequery.endpoint import Answer
 from prequery.journal import Key
 from prequery.judging import Bench
-from prequery.recipe import Recipe
+from prequery.recipe import AnyRecipe
 from prequery.strict_yaml import parse
 from prequery.voices import Judging
 
@@ -73,7 +73,7 @@ def labelled() -> tuple[tuple[str, str], ...]:
     return tuple((kind, text) for kind, texts in top.items() for text in texts)
 
 
-def checkable(recipe: Recipe) -> dict[str, InputQuality]:
+def checkable(recipe: AnyRecipe) -> dict[str, InputQuality]:
     """Return the judges that answer prompts of ours, each with the column that checks it."""
     names = {
         column.judge
@@ -83,7 +83,7 @@ def checkable(recipe: Recipe) -> dict[str, InputQuality]:
     return {name: InputQuality(judge=name) for name in sorted(names)}
 
 
-def fingerprint(recipe: Recipe, column: InputQuality) -> str:
+def fingerprint(recipe: AnyRecipe, column: InputQuality) -> str:
     """Return what decides a judge's answers to the set: the same for every recipe of that judge."""
     judge = asdict(recipe.judges[column.judge]) | {"endpoint": None}
     content = [column.fingerprint(), column.pins(), judge, labelled()]
@@ -91,7 +91,7 @@ def fingerprint(recipe: Recipe, column: InputQuality) -> str:
 
 
 async def check_all(
-    recipe: Recipe, benches: Mapping[str, Bench], judges: Mapping[str, Judging]
+    recipe: AnyRecipe, benches: Mapping[str, Bench], judges: Mapping[str, Judging]
 ) -> dict[str, Check] | None:
     """Check every judge that answers prompts of ours.
 

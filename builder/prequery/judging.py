@@ -23,7 +23,7 @@ from prequery.conversation import Ask
 from prequery.endpoint import Answer, Asks, Request
 from prequery.journal import Key
 from prequery.prefix import Prefix
-from prequery.recipe import Recipe, Sampling
+from prequery.recipe import Annotation, AnyRecipe, Recipe, Sampling
 from prequery.voices import Judging
 
 
@@ -61,12 +61,12 @@ Place = tuple[str, int, int]
 """Column by whose journal, number of the question, and of the response that it is about."""
 
 
-def judge_columns(recipe: Recipe) -> list[JudgeColumn]:
+def judge_columns(recipe: AnyRecipe) -> list[JudgeColumn]:
     """Return the columns that ask a judge, in the recipe's order."""
     return [column for column in recipe.columns if isinstance(column, JudgeColumn)]
 
 
-def askers(recipe: Recipe) -> dict[str, JudgeColumn]:
+def askers(recipe: AnyRecipe) -> dict[str, JudgeColumn]:
     """Return the columns that have a journal, by name: the judge columns, and those they ask by."""
     return {one.name: one for column in judge_columns(recipe) for one in column.askers()}
 
@@ -76,12 +76,22 @@ def fingerprint(recipe: Recipe, column: JudgeColumn) -> str:
 
     The models that it asks by other columns too: what those wrote, this one's judge is shown.
     """
+    content = [recipe.fingerprint, recipe.think, *_decides(recipe, column)]
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+
+def annotation_fingerprint(recipe: Annotation, column: JudgeColumn) -> str:
+    """Return what decides a judge's answers about texts, whoever's: SHA-256 of column and model."""
+    content = _decides(recipe, column)
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+
+def _decides(recipe: AnyRecipe, column: JudgeColumn) -> list[object]:
+    """Return the column and the models that answer it."""
     names = [column.judge, *(one.judge for one in column.askers() if one.judge != column.judge)]
     judges = [asdict(recipe.judges[name]) | {"endpoint": None} for name in names]
     others = [one.fingerprint() for one in column.askers() if one is not column]
-    own = [column.fingerprint(), column.pins()]
-    content = [recipe.fingerprint, recipe.think, *own, *judges, *others]
-    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+    return [column.fingerprint(), column.pins(), *judges, *others]
 
 
 def request(question: Question, prefix: Prefix | None) -> Request:
@@ -114,7 +124,7 @@ def request(question: Question, prefix: Prefix | None) -> Request:
 
 
 def hear(
-    recipe: Recipe,
+    recipe: AnyRecipe,
     judges: Mapping[str, Judging],
     slot: int,
     inquiries: Iterable[tuple[Inquiry, int]],
@@ -154,7 +164,7 @@ def place(to: To, choice: int) -> Place:
     return to.column.name, to.number, 0 if of_all else choice
 
 
-def told(recipe: Recipe, answers: Mapping[Place, Answer], to: To, choice: int) -> Said | None:
+def told(recipe: AnyRecipe, answers: Mapping[Place, Answer], to: To, choice: int) -> Said | None:
     """Return what a column is told to its question; null where the judge gave no answer."""
     answer = answers.get(place(to, choice))
     if answer is None or answer.error is not None:

@@ -19,7 +19,7 @@ from prequery.budget import Price
 from prequery.endpoint import Info
 from prequery.errors import RecipeError
 from prequery.judge_check import Check
-from prequery.recipe import Generator, Recipe
+from prequery.recipe import Annotation, AnyRecipe, Generator, Recipe
 from prequery.selection import Selection
 from prequery.voices import Judging, Voice, Voices
 
@@ -51,15 +51,33 @@ def pin(recipe: Recipe, voices: Voices) -> Lock:
         },
         **_voice(recipe.generator, voices.generator),
         **responder,
-        **_judges(recipe, voices),
-        "columns": {
-            column.name: {
-                "version": column.version,
-                "fingerprint": column.fingerprint(),
-                "pins": column.pins(),
-            }
-            for column in recipe.columns
+        **_judges(recipe, voices.judges),
+        "columns": _columns(recipe),
+        "packages": {"prequery": __version__} | {name: version(name) for name in PACKAGES},
+    }
+
+
+def pin_annotation(
+    recipe: Annotation, dataset: Mapping[str, Any], judges: Mapping[str, Judging]
+) -> Lock:
+    """Return the lock of a dataset's annotation before its rows are counted.
+
+    Args:
+        recipe: What is measured.
+        dataset: What was read: where from, of which revision or with which hashes, which fields.
+        judges: The served models that judge, by name.
+    """
+    return {
+        "format": FORMAT,
+        "config": {
+            "name": recipe.name,
+            "version": recipe.version,
+            "fingerprint": recipe.fingerprint,
+            "build_hash": recipe.build_hash,
         },
+        "dataset": dict(dataset),
+        **_judges(recipe, judges),
+        "columns": _columns(recipe),
         "packages": {"prequery": __version__} | {name: version(name) for name in PACKAGES},
     }
 
@@ -74,9 +92,20 @@ def _voice(model: Generator, voice: Voice) -> Lock:
     }
 
 
-def _judges(recipe: Recipe, voices: Voices) -> Lock:
+def _columns(recipe: AnyRecipe) -> Lock:
+    return {
+        column.name: {
+            "version": column.version,
+            "fingerprint": column.fingerprint(),
+            "pins": column.pins(),
+        }
+        for column in recipe.columns
+    }
+
+
+def _judges(recipe: AnyRecipe, served: Mapping[str, Judging]) -> Lock:
     """Return what a lock tells of the judges; nothing where there are none."""
-    judges = {name: _judge(recipe.judges[name], judge) for name, judge in voices.judges.items()}
+    judges = {name: _judge(recipe.judges[name], judge) for name, judge in served.items()}
     return {"judges": judges} if judges else {}
 
 
@@ -126,7 +155,7 @@ def complete(
     pinned: Lock,
     selection: Selection,
     files: Mapping[str, Mapping[str, Any]],
-    recipe: Recipe | None = None,
+    recipe: AnyRecipe | None = None,
     rows_sha256: str | None = None,
 ) -> Lock:
     """Return the lock of a finished build.
@@ -143,6 +172,7 @@ def complete(
     if recipe:
         content = recipe.text.encode()
         told["recipe"] = {"path": f"{recipe.name}.yaml", "sha256": _sha256(content)}
+    if isinstance(recipe, Recipe):
         price = Price(
             recipe.endpoint.usd_per_million_prompt_tokens,
             recipe.endpoint.usd_per_million_generated_tokens,

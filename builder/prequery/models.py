@@ -23,7 +23,7 @@ from prequery.local.process import start
 from prequery.options import Options
 from prequery.prefix import Prefix, check_model, derive, prove
 from prequery.prefix.template import find
-from prequery.recipe import LOCAL, TRANSFORMERS, Endpoint, Generator, Recipe
+from prequery.recipe import LOCAL, TRANSFORMERS, AnyRecipe, Endpoint, Generator, Recipe
 from prequery.reward_model import RewardModel
 from prequery.voices import Judging, Voice, Voices
 
@@ -69,7 +69,7 @@ async def asked(
 
 @asynccontextmanager
 async def judge_fleets(
-    recipe: Recipe,
+    recipe: AnyRecipe,
     options: Options,
     say: Callable[[str], None],
     own: Mapping[str, Fleet] | None = None,
@@ -178,12 +178,12 @@ async def _voice(
     return Voice(await _info(model, endpoint, requests), await derive(endpoint, model, base))
 
 
-async def meet_judges(recipe: Recipe, judges: Mapping[str, Asks]) -> dict[str, Judging]:
+async def meet_judges(recipe: AnyRecipe, judges: Mapping[str, Asks]) -> dict[str, Judging]:
     """See that the endpoints serve the recipe's judges, and can do what their columns want."""
     return {name: await _judge(recipe, name, endpoint) for name, endpoint in judges.items()}
 
 
-async def _judge(recipe: Recipe, name: str, endpoint: Asks) -> Judging:
+async def _judge(recipe: AnyRecipe, name: str, endpoint: Asks) -> Judging:
     model = recipe.judges[name]
     askers = (one for one in judging.askers(recipe).values() if one.judge == name)
     kinds = {column.asks for column in askers}
@@ -306,8 +306,10 @@ def noted(header: Mapping[str, Any], judges: Mapping[str, Mapping[str, Any]]) ->
     if "responder" in made:
         responder = voice(notes["responder"], made["responder"])
 
-    def judging_of(held: Mapping[str, Any]) -> Judging:
-        prefix = held["made_with"].get("prefix")
-        return Judging(Info(**held["notes"]), Prefix.from_json(prefix) if prefix else None)
+    return Voices(generator, responder, {name: noted_judge(one) for name, one in judges.items()})
 
-    return Voices(generator, responder, {name: judging_of(held) for name, held in judges.items()})
+
+def noted_judge(header: Mapping[str, Any]) -> Judging:
+    """Return the judge that a journal's answers were made with, by its header."""
+    prefix = header["made_with"].get("prefix")
+    return Judging(Info(**header["notes"]), Prefix.from_json(prefix) if prefix else None)

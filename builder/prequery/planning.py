@@ -12,7 +12,7 @@ from pathlib import Path
 
 from prequery.budget import Price
 from prequery.columns.base import CorpusColumn
-from prequery.conversation import Attempt
+from prequery.conversation import Candidate
 from prequery.endpoint import Answer
 from prequery.journal import Pass
 from prequery.options import Options
@@ -180,5 +180,5 @@ class _Watch:
         self._count += 1
         self.observer.answered(made, answer)
 
-    def attempted(self, attempt: Attempt, reason: str | None) -> None:
+    def attempted(self, attempt: Candidate, reason: str | None) -> None:
         self.observer.attempted(attempt, reason)

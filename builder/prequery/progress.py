@@ -12,7 +12,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from prequery.conversation import Attempt
+from prequery.conversation import Candidate
 from prequery.endpoint import Answer
 from prequery.journal import Pass
 
@@ -24,11 +24,11 @@ class Progress:
     """Shows attempts, accepted and rejected rows, rates and the time that is left.
 
     Args:
-        wanted: Rows of the recipe.
+        wanted: Rows that there will be; null: nobody knows.
         console: Where to write; standard error, so that output can be piped.
     """
 
-    wanted: int
+    wanted: int | None
     console: Console = field(default_factory=lambda: Console(stderr=True))
     attempts: int = 0
     accepted: int = 0
@@ -76,7 +76,7 @@ class Progress:
             self._asked, self.replayed, self._started = True, self.attempts, time.monotonic()
         self.tokens += answer.generated_tokens
 
-    def attempted(self, attempt: Attempt, reason: str | None) -> None:
+    def attempted(self, attempt: Candidate, reason: str | None) -> None:
         """Count a finished slot."""
         self.attempts += 1
         if reason is None:
@@ -93,29 +93,37 @@ class Progress:
         spent = max(time.monotonic() - self._started, 1e-9)
         fresh = self.attempts - self.replayed
         speed, share = fresh / spent, self.accepted / max(self.attempts, 1)
-        left = max(self.wanted - self.accepted, 0)
-        eta = left / (speed * share) if fresh > 2 and share else None
+        left = max((self.wanted or 0) - self.accepted, 0)
+        eta = left / (speed * share) if fresh > 2 and share and self.wanted else None
         return speed, self.tokens / spent, eta
+
+    def _done(self) -> str:
+        if self.wanted is None:
+            return str(self.accepted)
+        return f"{min(self.accepted, self.wanted)}/{self.wanted}"
 
     def _line(self) -> str:
         speed, token_speed, eta = self._rates()
         parts = [
-            f"{min(self.accepted, self.wanted)}/{self.wanted} rows",
+            f"{self._done()} rows",
             f"{self.attempts} attempts",
             f"{sum(self.rejected.values())} rejected",
         ]
         if self._asked:
             parts += [f"{speed:.2f} attempts/s", f"{token_speed:.0f} tokens/s"]
-        if eta and self.accepted < self.wanted:
+        if eta and self.accepted < (self.wanted or 0):
             parts.append(f"{_clock(eta)} left")
         if self.replayed:
             parts.append(f"{self.replayed} from the journal")
         return ", ".join(parts)
 
     def _draw(self) -> Group:
-        done = min(self.accepted, self.wanted)
         bar = Table.grid(padding=(0, 1))
-        bar.add_row(ProgressBar(total=self.wanted, completed=done, width=30), self._line())
+        if self.wanted is None:
+            bar.add_row(ProgressBar(total=None, pulse=True, width=30), self._line())
+        else:
+            done = min(self.accepted, self.wanted)
+            bar.add_row(ProgressBar(total=self.wanted, completed=done, width=30), self._line())
         reasons = Table.grid(padding=(0, 2))
         for reason, count in self.rejected.most_common(8):
             reasons.add_row(Text(f"{count:>7}", style="yellow"), Text(reason, style="dim"))

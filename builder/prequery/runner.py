@@ -5,13 +5,31 @@ import signal
 import threading
 from collections.abc import Callable, Coroutine, Iterator
 from contextlib import contextmanager
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
-from prequery.synthesis import Observer, Synthesis
+from prequery.synthesis import Observer
 
 DRAIN_S = 30.0
 
 T = TypeVar("T")
+
+
+class Stream(Protocol):
+    """What runs until it is stopped; `synthesis.Synthesis` is one."""
+
+    async def run(self) -> bool:
+        """Run; say whether all rows are there."""
+
+    def stop(self) -> None:
+        """Start nothing more: `run` returns when what is in flight is finished."""
+
+    @property
+    def stopping(self) -> bool:
+        """Whether `stop` was called."""
+
+    @property
+    def in_flight(self) -> int:
+        """Rows that are being asked for now."""
 
 
 def run_async(work: Coroutine[Any, Any, T]) -> T:
@@ -43,7 +61,7 @@ def _loop_is_running() -> bool:
     return True
 
 
-async def until_interrupted(stream: Synthesis, observer: Observer) -> bool:
+async def until_interrupted(stream: Stream, observer: Observer) -> bool:
     """Run the stream; the first Ctrl-C or SIGTERM lets finish what is in flight.
 
     Returns:
@@ -59,7 +77,7 @@ async def until_interrupted(stream: Synthesis, observer: Observer) -> bool:
             raise
 
 
-def _stop(stream: Synthesis, running: "asyncio.Future[Any]", observer: Observer) -> None:
+def _stop(stream: Stream, running: "asyncio.Future[Any]", observer: Observer) -> None:
     if stream.stopping:
         running.cancel()
         return

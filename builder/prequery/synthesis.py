@@ -17,22 +17,22 @@ import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import partial
+from functools import cached_property, partial
 from typing import Protocol, cast
 
 from prequery import gates
+from prequery.asking import Asking, bear
 from prequery.budget import Budget
-from prequery.conversation import Ask, Attempt, Script, script
+from prequery.conversation import Ask, Attempt, Candidate, Script, script
 from prequery.endpoint import Answer, Asks
-from prequery.errors import AcceptanceError, EndpointError
+from prequery.errors import AcceptanceError
 from prequery.firsts import Firsts
-from prequery.journal import Journal, Key, Pass
+from prequery.journal import Journal, Pass
 from prequery.judging import Bench, Keeps
 from prequery.recipe import Recipe
 from prequery.voices import Voices
 
 SYNC_INTERVAL_S = 1.0
-MOST_UNANSWERED_RATIO = 0.01
 READ_S = 0.01  # the journal is read for so long, then the event loop has its turn
 MOST_AHEAD = 8_192  # finished slots that wait in memory for a lower one, with their texts
 
@@ -46,7 +46,7 @@ class Observer(Protocol):
     def answered(self, made: Pass, answer: Answer) -> None:
         """An answer came from the endpoint."""
 
-    def attempted(self, attempt: Attempt, reason: str | None) -> None:
+    def attempted(self, attempt: Candidate, reason: str | None) -> None:
         """A slot is finished, and as far as can be told now it is accepted or not."""
 
 
@@ -112,12 +112,15 @@ class Synthesis:
     _read: int = 0
     _next: int = 0
     _proceeds: bool = False
-    _doubtful: list[tuple[Asks, Keeps, Key, Answer]] = field(default_factory=list)
     _firsts: Firsts = field(default_factory=Firsts)
     _elsewhere: set[int] = field(default_factory=set)
     _in_flight: dict[int, asyncio.Task[Attempt]] = field(default_factory=dict)
     _over: "asyncio.Future[bool] | None" = None
     _stopping: bool = False
+
+    @cached_property
+    def _asking(self) -> Asking:
+        return Asking(self.observer.answered, self.budget)
 
     async def run(self) -> bool:
         """Attempt slots until there are enough.
@@ -140,7 +143,7 @@ class Synthesis:
             self._proceed()
             enough = await self._over
             if enough:
-                self._believe()
+                self._asking.believe()
             return enough
         finally:
             syncing.cancel()
@@ -372,18 +375,8 @@ class Synthesis:
     def _count_unanswered(self, attempt: Attempt, answer: Answer) -> None:
         """Stop when more than 1 % of the attempts, and more than two, got no answer."""
         self._unanswered += 1
-        seen = self._finished
-        if self._unanswered >= 3 and self._unanswered > MOST_UNANSWERED_RATIO * seen:
-            verb, fix = (
-                ("failed to answer", "see that the endpoint works, then run the same command")
-                if answer.failed
-                else ("refused", "correct the recipe's sampling, or the limits of the endpoint")
-            )
-            raise EndpointError(
-                f"the endpoint {verb} {self._unanswered} of {seen} attempts: {answer.error}",
-                f"{self.endpoint.address if self.endpoint else 'journal'}, slot {attempt.slot}",
-                f"{fix}; finished answers are kept",
-            )
+        where = f"{self.endpoint.address if self.endpoint else 'journal'}, slot {attempt.slot}"
+        bear(self._unanswered, self._finished, answer, where)
 
     def _script(self, slot: int) -> Script:
         return script(self.recipe, self.voices, slot, self._first_slot)
@@ -447,31 +440,10 @@ class Synthesis:
         # What brings an open row nearer to its end goes before what opens another one.
         urgent = key.made in ("response", "verdict") or key.turn > 0
         where = f"slot {key.slot}, {asked.column or key.made}"
-        answer = await endpoint.generate(asked.request(), where, urgent)
-        if answer.failed:
-            self._doubtful.append((endpoint, journal, key, answer))
-        else:
-            self._believe(endpoint)
-            journal.record(key, answer)
-            self.observer.answered(key.made, answer)
-            self.budget.spend(answer)
-            if self.budget.spent():
-                self.stop()
+        answer = await self._asking.ask(endpoint, journal, key, asked.request(), where, urgent)
+        if self.budget.spent():
+            self.stop()
         return answer
-
-    def _believe(self, works: Asks | None = None) -> None:
-        """Record failures of an endpoint once a later answer shows that it works; null: of all.
-
-        Otherwise a build that stops with its endpoint would leave rows failed for good.
-        """
-        if not self._doubtful:
-            return
-        believed = [one for one in self._doubtful if works is None or one[0] is works]
-        self._doubtful = [
-            one for one in self._doubtful if works is not None and one[0] is not works
-        ]
-        for _, journal, key, answer in believed:
-            journal.record(key, answer)
 
     async def _sync_now_and_then(self) -> None:
         """Bring the journal to the disk once a second, beside the event loop."""

@@ -14,7 +14,7 @@ from fsspec.core import url_to_fs
 
 from prequery import judge_check, judging, models
 from prequery.births import Written
-from prequery.conversation import Attempt
+from prequery.conversation import Candidate
 from prequery.endpoint import Answer, Info
 from prequery.errors import AcceptanceError, JournalError
 from prequery.filters import Pick
@@ -200,5 +200,5 @@ class _Silent:
     def answered(self, made: Pass, answer: Answer) -> None:
         """Tell nobody."""
 
-    def attempted(self, attempt: Attempt, reason: str | None) -> None:
+    def attempted(self, attempt: Candidate, reason: str | None) -> None:
         """Tell nobody."""

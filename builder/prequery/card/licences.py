@@ -12,7 +12,7 @@ from typing import Any
 
 from prequery.bundled import bundled
 from prequery.lock import Lock
-from prequery.recipe import Recipe
+from prequery.recipe import Annotation, AnyRecipe
 
 
 @dataclass(frozen=True)
@@ -54,8 +54,9 @@ def sources(lock: Lock) -> tuple[Source, ...]:
     def add(model: Mapping[str, Any], part: str) -> None:
         parts.setdefault((model["model_id"], model["revision"]), []).append(part)
 
-    add(lock["generator"], "instructions")
-    add(lock.get("responder", lock)["generator"], "responses")
+    if "generator" in lock:
+        add(lock["generator"], "instructions")
+        add(lock.get("responder", lock)["generator"], "responses")
     for name, judge in sorted(lock.get("judges", {}).items()):
         add(judge["model"], f"verdicts of judge {name}")
     return tuple(
@@ -64,13 +65,15 @@ def sources(lock: Lock) -> tuple[Source, ...]:
     )
 
 
-def front_matter(recipe: Recipe, lock: Lock) -> dict[str, Any]:
+def front_matter(recipe: AnyRecipe, lock: Lock) -> dict[str, Any]:
     """Return the licence keys of the YAML block.
 
     The recipe's licence, else those of all models. A licence that the Hub has no name for is
     `other`, with name and link; where a model's is not known, and the recipe is silent, none is
-    claimed.
+    claimed. Nor is one for somebody's dataset: its own holds, and models only judged it.
     """
+    if isinstance(recipe, Annotation):
+        return {"license": recipe.release.license}
     found = [source.terms for source in sources(lock)]
     told = [terms for terms in found if terms is not None]
     named = list(dict.fromkeys(terms.id for terms in told))

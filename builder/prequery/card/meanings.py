@@ -35,3 +35,12 @@ FIELDS: Mapping[str, str] = {
     "rejected_seed": "sent with the request of the rejected response",
 }
 """What the fields that every release has mean, each in one phrase."""
+
+GIVEN: Mapping[str, str] = {
+    "id": "fingerprint of the recipe and number of the row in the dataset, from 0",
+    "messages": "the conversation, as trainers take it; null: the dataset has none, or half of it",
+    "instruction": "what the user says first",
+    "response": "what the assistant answers to it; null: nothing",
+    "turns": "how often the user speaks",
+}
+"""What our fields mean in rows of somebody else's dataset."""

@@ -15,14 +15,15 @@ from prequery.card import croissant, licences, markdown, sections
 from prequery.card.facts import Facts
 from prequery.card.history import Version
 from prequery.card.markdown import Markdown
-from prequery.card.meanings import FIELDS
+from prequery.card.meanings import FIELDS, GIVEN
 from prequery.card.plots import Plot, draw
 from prequery.errors import CardError, ShardError
 from prequery.lock import Lock
-from prequery.recipe import DEFAULT, Recipe, Sampling
+from prequery.recipe import DEFAULT, Annotation, AnyRecipe, Sampling
 from prequery.selection import filter_reason
 
 TEMPLATE = "card.md.jinja"
+ANNOTATED = "annotated.md.jinja"
 SHOWN_CHARS = 400
 """A text of a shown row is cut behind so many characters."""
 SHOWN_OF_EXAMPLE = 60
@@ -61,7 +62,7 @@ class Card:
 
 
 def make(
-    recipe: Recipe,
+    recipe: AnyRecipe,
     lock: Lock,
     facts: Facts,
     template: str | None = None,
@@ -90,31 +91,28 @@ def make(
         {"plots": _pictures(recipe, plots), "versions": _known(recipe, facts, versions)},
         template,
     )
-    return Card(
-        f"---\n{block}---\n\n{text}",
-        {
-            croissant.path(recipe): croissant.describe(recipe, lock, facts),
-            **{plot_path(recipe, plot): plot.drawing for plot in plots},
-        },
-    )
+    files = {plot_path(recipe, plot): plot.drawing for plot in plots}
+    if not isinstance(recipe, Annotation):
+        files[croissant.path(recipe)] = croissant.describe(recipe, lock, facts)
+    return Card(f"---\n{block}---\n\n{text}", files)
 
 
-def render(recipe: Recipe, lock: Lock, facts: Facts, template: str | None = None) -> str:
+def render(recipe: AnyRecipe, lock: Lock, facts: Facts, template: str | None = None) -> str:
     """Return the card's text alone, as `make` does."""
     return make(recipe, lock, facts, template).readme
 
 
-def plot_path(recipe: Recipe, plot: Plot) -> str:
+def plot_path(recipe: AnyRecipe, plot: Plot) -> str:
     """Return where a plot is in a release."""
     return f"{plot_folder(recipe)}/{plot.name}.svg"
 
 
-def plot_folder(recipe: Recipe) -> str:
+def plot_folder(recipe: AnyRecipe) -> str:
     """Return where a config's plots are in a release."""
     return f"plots/{recipe.name}"
 
 
-def front_matter(recipe: Recipe, lock: Lock, facts: Facts) -> dict[str, Any]:
+def front_matter(recipe: AnyRecipe, lock: Lock, facts: Facts) -> dict[str, Any]:
     """Return the YAML block as the Hub and `datasets` read it.
 
     `configs[].version` is what consumers see as `ds.info.version`. A licence that the recipe does
@@ -127,9 +125,7 @@ def front_matter(recipe: Recipe, lock: Lock, facts: Facts) -> dict[str, Any]:
         "task_categories": ["text-generation"],
         "size_categories": [sections.size_category(facts.rows)],
         "annotations_creators": ["machine-generated"],
-        "language_creators": ["machine-generated"],
-        "source_datasets": ["original"],
-        "tags": ["synthetic", "magpie", "prequery", "instruction-tuning"],
+        **_origin(recipe),
         "source_models": [source.model for source in licences.sources(lock)],
         "configs": [
             {
@@ -143,12 +139,34 @@ def front_matter(recipe: Recipe, lock: Lock, facts: Facts) -> dict[str, Any]:
     return {key: value for key, value in content.items() if value}
 
 
-def _agree(recipe: Recipe, lock: Lock, facts: Facts) -> None:
+def _origin(recipe: AnyRecipe) -> dict[str, Any]:
+    """Return the keys that tell where the rows come from."""
+    if isinstance(recipe, Annotation):
+        given = recipe.dataset
+        hub = [given.path] if given.revision else []
+        return {"source_datasets": hub, "tags": ["prequery", "annotated", "instruction-tuning"]}
+    return {
+        "language_creators": ["machine-generated"],
+        "source_datasets": ["original"],
+        "tags": ["synthetic", "magpie", "prequery", "instruction-tuning"],
+    }
+
+
+def _features(recipe: AnyRecipe, lock: Lock) -> Any:
+    """Return the released schema, of which somebody's dataset has its part."""
+    if isinstance(recipe, Annotation):
+        from datasets import Features
+
+        return Features.from_dict(lock["dataset"]["features"])
+    return rows.features(recipe.dtypes, recipe.shape)
+
+
+def _agree(recipe: AnyRecipe, lock: Lock, facts: Facts) -> None:
     """Refuse to describe rows by the lock or the recipe of others."""
     build = lock["build"]
     pairs = {
         "fields": (
-            list(rows.features(recipe.dtypes, recipe.shape)),
+            list(_features(recipe, lock)),
             [field.name for field in facts.fields],
         ),
         "build hashes": (recipe.build_hash, lock["config"]["build_hash"]),
@@ -166,14 +184,14 @@ def _agree(recipe: Recipe, lock: Lock, facts: Facts) -> None:
             )
 
 
-def _dataset_info(recipe: Recipe, lock: Lock, facts: Facts) -> dict[str, Any]:
+def _dataset_info(recipe: AnyRecipe, lock: Lock, facts: Facts) -> dict[str, Any]:
     """Return what `datasets` would write itself, and the version."""
     from datasets import DatasetInfo, SplitDict, SplitInfo
     from datasets.info import DatasetInfosDict
     from huggingface_hub import DatasetCardData
 
     info = DatasetInfo(
-        features=rows.features(recipe.dtypes, recipe.shape),
+        features=_features(recipe, lock),
         splits=SplitDict({"train": SplitInfo("train", facts.num_bytes, facts.rows)}),
         download_size=sum(file["bytes"] for file in lock["files"].values()),
         dataset_size=facts.num_bytes,
@@ -214,11 +232,12 @@ def environment() -> Environment:
 
 
 def _text(
-    recipe: Recipe, lock: Lock, facts: Facts, more: Mapping[str, Any], template: str | None
+    recipe: AnyRecipe, lock: Lock, facts: Facts, more: Mapping[str, Any], template: str | None
 ) -> str:
     source = template
     if source is None:
-        source = (bundled("dataset_cards") / TEMPLATE).read_text(encoding="utf-8")
+        name = ANNOTATED if isinstance(recipe, Annotation) else TEMPLATE
+        source = (bundled("dataset_cards") / name).read_text(encoding="utf-8")
     try:
         return _rendered(source, recipe, lock, facts, more)
     except (TemplateError, ArithmeticError, TypeError, ValueError, LookupError) as error:
@@ -259,7 +278,7 @@ def _template_line(error: BaseException) -> int:
 
 
 def _rendered(
-    source: str, recipe: Recipe, lock: Lock, facts: Facts, more: Mapping[str, Any]
+    source: str, recipe: AnyRecipe, lock: Lock, facts: Facts, more: Mapping[str, Any]
 ) -> str:
     return (
         environment()
@@ -273,8 +292,8 @@ def _rendered(
             **more,
             sources=licences.sources(lock),
             terms=list(dict.fromkeys(one.terms for one in licences.sources(lock) if one.terms)),
-            fields=_fields(recipe, facts),
-            mode=Markdown(_MODES[lock["endpoint"]["exact"]]),
+            fields=_fields(recipe, lock, facts),
+            **_written(recipe, lock),
             near=_near_threshold(recipe),
             nulls=[field for field in facts.fields if field.nulls and field.name in recipe.dtypes],
             rejected=_rejected(recipe, lock),
@@ -283,22 +302,33 @@ def _rendered(
             shown_chars=SHOWN_CHARS,
             shown_of_example=SHOWN_OF_EXAMPLE,
             shown_values=SHOWN_VALUES,
-            steered=sum(one.system != DEFAULT or bool(one.start) for one in recipe.instructions),
         )
     )
 
 
-def _fields(recipe: Recipe, facts: Facts) -> list[dict[str, Any]]:
+def _written(recipe: AnyRecipe, lock: Lock) -> dict[str, Any]:
+    """Return what a template is told only of rows that a model wrote."""
+    if isinstance(recipe, Annotation):
+        return {}
+    steered = (one.system != DEFAULT or bool(one.start) for one in recipe.instructions)
+    return {"mode": Markdown(_MODES[lock["endpoint"]["exact"]]), "steered": sum(steered)}
+
+
+def _fields(recipe: AnyRecipe, lock: Lock, facts: Facts) -> list[dict[str, Any]]:
     """Return name, dtype, nulls and meaning of every field."""
     meaning = {name: Markdown(phrase) for name, phrase in FIELDS.items()}
+    if isinstance(recipe, Annotation):
+        kept = lock["dataset"]["kept"].items()
+        meaning = {new: Markdown(f"the dataset's {markdown.code(old)}") for old, new in kept}
+        meaning |= {name: Markdown(phrase) for name, phrase in GIVEN.items()}
     for column in recipe.columns:
         by_column = Markdown(f"measured by the column {markdown.code(column.name)}")
         meaning |= dict.fromkeys(column.features, by_column)
-    dtypes = rows.dtypes(recipe.dtypes, recipe.shape)
+    dtypes = {name: _dtype(kind) for name, kind in _features(recipe, lock).items()}
     return [
         {
             "name": field.name,
-            "dtype": dtypes.get(field.name, "list of {role, content}"),
+            "dtype": dtypes[field.name],
             "nulls": field.nulls,
             "meaning": meaning[field.name],
         }
@@ -306,7 +336,7 @@ def _fields(recipe: Recipe, facts: Facts) -> list[dict[str, Any]]:
     ]
 
 
-def _pictures(recipe: Recipe, plots: Sequence[Plot]) -> dict[str, Markdown]:
+def _pictures(recipe: AnyRecipe, plots: Sequence[Plot]) -> dict[str, Markdown]:
     return {
         plot.name: Markdown(f"![{markdown.prose(plot.caption)}]({plot_path(recipe, plot)})")
         for plot in plots
@@ -325,14 +355,24 @@ def _held(facts: Facts) -> list[tuple[Markdown, int]]:
     return found
 
 
-def _known(recipe: Recipe, facts: Facts, versions: Sequence[Version]) -> list[Version]:
+def _known(recipe: AnyRecipe, facts: Facts, versions: Sequence[Version]) -> list[Version]:
     """Return the versions to show; how many rows this one has is counted, not read."""
     mine = next((one for one in versions if one.version == recipe.version), None)
     now = Version(recipe.version, facts.rows, mine.changes if mine else ())
     return [now, *(one for one in versions if one.version != recipe.version)]
 
 
-def _orders(recipe: Recipe) -> dict[str, Sequence[str]]:
+def _dtype(kind: Any) -> str:
+    """Return a field's type in a few words; `[]` behind one means a list of it."""
+    if type(kind).__name__ == "Value":
+        return str(kind.dtype)
+    inner = getattr(kind, "feature", None)
+    if isinstance(inner, Mapping):
+        return f"list of {{{', '.join(inner)}}}"
+    return f"{_dtype(inner)}[]" if inner is not None else type(kind).__name__
+
+
+def _orders(recipe: AnyRecipe) -> dict[str, Sequence[str]]:
     """Return the labels of fields whose labels have an order."""
     return {
         field: labels
@@ -342,7 +382,7 @@ def _orders(recipe: Recipe) -> dict[str, Sequence[str]]:
     }
 
 
-def _columns(recipe: Recipe, lock: Lock, facts: Facts) -> list[dict[str, Any]]:
+def _columns(recipe: AnyRecipe, lock: Lock, facts: Facts) -> list[dict[str, Any]]:
     """Return name, version, first line of its documentation, pins and fields of every column."""
     return [
         {
@@ -356,14 +396,14 @@ def _columns(recipe: Recipe, lock: Lock, facts: Facts) -> list[dict[str, Any]]:
     ]
 
 
-def _rejected(recipe: Recipe, lock: Lock) -> list[tuple[str, int]]:
+def _rejected(recipe: AnyRecipe, lock: Lock) -> list[tuple[str, int]]:
     """Return reasons and their attempts, most frequent first; filters that took none at the end."""
     none = {filter_reason(step.text): 0 for step in recipe.filters}
     counts = none | lock["build"]["rejected"]
     return sorted(counts.items(), key=lambda item: (-item[1], item[0]))
 
 
-def _near_threshold(recipe: Recipe) -> float | None:
+def _near_threshold(recipe: AnyRecipe) -> float | None:
     """Return the distance below which `repeat_count` counts; null where nothing counts it."""
     return next(
         (getattr(c, "threshold", None) for c in recipe.columns if "repeat_count" in c.features),

@@ -7,6 +7,7 @@ import typer
 
 from prequery import __version__
 from prequery.cli import (  # noqa: F401 - they add their commands
+    annotating,
     building,
     cards,
     checking,

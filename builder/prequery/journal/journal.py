@@ -463,7 +463,7 @@ class Journal:
             return {}
         except OSError as error:
             raise self._unusable(error) from None
-        if segment.slots is None:
+        if segment.slots is None and segment.listed is None:
             segment.know(answers)
         self._decoded.put(segment, answers)
         return answers

@@ -10,6 +10,8 @@ through, so a file is hashed before a byte of it is believed.
 import hashlib
 import itertools
 import re
+from array import array
+from bisect import bisect_left
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -60,7 +62,9 @@ class Segment:
         last: Its highest slot.
         rows: How many answers it holds.
         sha256: Of the file.
-        slots: A bit for each slot from `first` on; null while unknown.
+        slots: A bit for each slot from `first` on; null while unknown, or where they lie too far
+            apart.
+        listed: The slots in order, where they lie too far apart; else null.
     """
 
     name: str
@@ -70,11 +74,15 @@ class Segment:
     rows: int
     sha256: str
     slots: bytes | None = None
+    listed: "array[int] | None" = None
 
     def may_hold(self, slot: int) -> bool:
         """Say whether the slot can be in it; without opening it, as far as that is known."""
         if not self.first <= slot <= self.last:
             return False
+        if self.listed is not None:
+            at = bisect_left(self.listed, slot)
+            return at < len(self.listed) and self.listed[at] == slot
         at = slot - self.first
         return self.slots is None or bool(self.slots[at >> 3] >> (at & 7) & 1)
 
@@ -82,6 +90,7 @@ class Segment:
         """Remember which slots it holds, so that nobody opens it for one that it lacks."""
         width = (self.last - self.first >> 3) + 1
         if width * 8 > SPARSE * self.rows:
+            self.listed = array("q", sorted({key.slot for key in keys}))
             return
         bits = bytearray(width)
         for key in keys:

@@ -4,6 +4,7 @@ Everything that can change a value is in the recipe. What only changes speed or 
 endpoint, its token, concurrency, folders) may stand there but enters no fingerprint.
 """
 
+from prequery.recipe.annotation import ALL_ROWS, ROLES, Annotation, AnyRecipe, Dataset, Fields
 from prequery.recipe.parts import (
     DEFAULT,
     LOCAL,
@@ -21,15 +22,29 @@ from prequery.recipe.parts import (
     Setting,
     Template,
 )
-from prequery.recipe.reading import bundled_names, check_url, find, load, read
+from prequery.recipe.reading import (
+    bundled_names,
+    check_url,
+    find,
+    load,
+    read,
+    read_annotation,
+    read_text,
+)
 
 __all__ = [
+    "ALL_ROWS",
     "DEFAULT",
     "LOCAL",
     "OWN",
+    "ROLES",
     "TRANSFORMERS",
+    "Annotation",
+    "AnyRecipe",
+    "Dataset",
     "Endpoint",
     "EndpointProtocol",
+    "Fields",
     "FollowUp",
     "Generator",
     "Other",
@@ -44,4 +59,6 @@ __all__ = [
     "find",
     "load",
     "read",
+    "read_annotation",
+    "read_text",
 ]

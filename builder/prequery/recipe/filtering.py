@@ -55,7 +55,11 @@ class _Fields:
 
 
 def read(
-    top: Section, chosen: Sequence[Column], preference: Preference | None, row_count: int
+    top: Section,
+    chosen: Sequence[Column],
+    preference: Preference | None,
+    row_count: int,
+    given: Mapping[str, str] | None = None,
 ) -> tuple[Filter | Pick, ...]:
     """Check the filters of a recipe.
 
@@ -64,12 +68,15 @@ def read(
         chosen: Its columns.
         preference: Of the recipe.
         row_count: Rows that it releases.
+        given: Fields that rows have before columns, with their dtypes; null: those of a build.
 
     Raises:
         RecipeError: One is no filter, or does not fit the fields.
     """
     shape: rows.Shape = "preference" if preference else "messages"
     dtypes = rows.dtypes(column_dtypes(chosen), shape)
+    if given is not None:
+        dtypes = {**given, **column_dtypes(chosen)}
     judged = [column for column in chosen if isinstance(column, PromptColumn)]
     known = _Fields(
         {name: dtype for name, dtype in dtypes.items() if not dtype.endswith("[]")},

@@ -238,7 +238,7 @@ class Recipe:
         It names the journal and begins every row id. Rows, columns, filters and the release are
         left out: changing them asks for no answer again and renames no row.
         """
-        return _digest(
+        return digest(
             {
                 "draws": draws.SCHEME,
                 "seed": self.seed,
@@ -255,7 +255,7 @@ class Recipe:
     @cached_property
     def build_hash(self) -> str:
         """SHA-256 of what decides a released byte: the fingerprint and all that comes after."""
-        return _digest(
+        return digest(
             {
                 "fingerprint": self.fingerprint,
                 "name": self.name,
@@ -283,13 +283,12 @@ class Recipe:
     @cached_property
     def leading(self) -> tuple[Filter, ...]:
         """The filters before the first that needs all rows: a slot passes these, or does not."""
-        first = next((at for at, s in enumerate(self.filters) if isinstance(s, Pick)), None)
-        return tuple(step for step in self.filters[:first] if isinstance(step, Filter))
+        return split(self.filters)[0]
 
     @property
     def following(self) -> tuple[Filter | Pick, ...]:
         """The first filter that needs all rows, and whatever comes behind it."""
-        return self.filters[len(self.leading) :]
+        return split(self.filters)[1]
 
     @property
     def shape(self) -> Shape:
@@ -307,7 +306,15 @@ def column_dtypes(columns: Sequence[Column]) -> dict[str, str]:
     return {name: dtype for column in columns for name, dtype in column.features.items()}
 
 
-def _digest(content: object) -> str:
+def split(
+    steps: tuple[Filter | Pick, ...],
+) -> tuple[tuple[Filter, ...], tuple[Filter | Pick, ...]]:
+    """Return the filters before the first that needs all rows, and those from it on."""
+    first = next((at for at, step in enumerate(steps) if isinstance(step, Pick)), len(steps))
+    return tuple(step for step in steps[:first] if isinstance(step, Filter)), steps[first:]
+
+
+def digest(content: object) -> str:
     """Hash canonical JSON. Nulls are left out, so that a new optional key changes nothing."""
     text = json.dumps(_without_nulls(content), sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(text.encode()).hexdigest()

@@ -11,10 +11,13 @@ from typing import Any, cast, get_args
 from urllib.parse import urlsplit
 
 from prequery import columns as all_columns
+from prequery import rows
 from prequery.bundled import bundled
 from prequery.columns.base import Column, CorpusColumn, JudgeColumn, Score
 from prequery.errors import RecipeError
+from prequery.filters import Filter, Pick
 from prequery.recipe import filtering
+from prequery.recipe.annotation import ALL_ROWS, Annotation, Dataset, read_dataset
 from prequery.recipe.parts import (
     DEFAULT,
     ITEM,
@@ -34,6 +37,7 @@ from prequery.recipe.parts import (
     Steering,
     Template,
     Think,
+    column_dtypes,
 )
 from prequery.recipe.section import Section, short
 from prequery.strict_yaml import Node, parse
@@ -60,15 +64,23 @@ def load(reference: str | Path, changed: Mapping[str, Node] | None = None) -> Re
         RecipeError: Naming file, line and key, what is allowed, and the closest match.
     """
     source = find(reference)
+    return read(read_text(source), str(source), changed)
+
+
+def read_text(source: Traversable) -> str:
+    """Return a recipe's text, letter by letter.
+
+    Raises:
+        RecipeError: It cannot be read, or is no UTF-8.
+    """
     try:
-        text = source.read_text(encoding="utf-8")
+        return source.read_text(encoding="utf-8")
     except UnicodeDecodeError as error:
         what = f"the recipe is not UTF-8: byte {error.start} is {error.object[error.start]:#04x}"
         raise RecipeError(what, str(source), "save it as UTF-8") from None
     except OSError as error:
         what = f"the recipe cannot be read: {error.strerror}"
         raise RecipeError(what, str(source), "check the path and its permissions") from None
-    return read(text, str(source), changed)
 
 
 def bundled_names() -> list[str]:
@@ -109,19 +121,17 @@ def read(text: str, source: str, changed: Mapping[str, Node] | None = None) -> R
     Raises:
         RecipeError: As `load`.
     """
-    whole = parse(text, source)
-    if changed and isinstance(whole.value, dict):
-        whole.value.update(changed)
-    top = Section(whole, source, "", Recipe)
-    chosen = tuple(
-        all_columns.load(node.plain(), f"{source}, line {node.line}, columns", Path(source).parent)
-        for node in top.items("columns", default=())
-    )
-    names = [column.name for column in chosen]
-    if len(set(names)) < len(names):
-        twice = next(name for name in names if names.count(name) > 1)
-        raise top.bad("columns", f"the column {twice!r} is named twice", "keep one of them")
-    _refuse_missing_evidence(top, chosen)
+    node = parse(text, source)
+    if isinstance(node.value, dict) and "dataset" in node.value:
+        raise RecipeError(
+            "this recipe is for somebody's dataset: it has no model that writes rows",
+            f"{source}, line {node.value['dataset'].line}, dataset",
+            f"prequery annotate --recipe {source}",
+        )
+    if changed and isinstance(node.value, dict):
+        node.value.update(changed)
+    top = Section(node, source, "", Recipe)
+    chosen = _columns(top)
     row_count = top.integer("rows", low=1, high=10**9)
     turns = _turns(top)
     responses = _sampling(top.section("responses", Sampling))
@@ -154,6 +164,61 @@ def read(text: str, source: str, changed: Mapping[str, Node] | None = None) -> R
         source=source,
         text=text,
     )
+
+
+def read_annotation(text: str, source: str, dtypes: Mapping[str, str] | None = None) -> Annotation:
+    """Check the text of a recipe that annotates a dataset.
+
+    Args:
+        text: YAML.
+        source: Name of the file, for errors.
+        dtypes: Fields that rows have before columns, with their dtypes; null: the dataset is not
+            open yet, and filters are left out.
+
+    Raises:
+        RecipeError: Naming file, line and key, what is allowed, and the closest match.
+    """
+    top = Section(parse(text, source), source, "", Annotation)
+    chosen = _columns(top)
+    rows.dtypes(column_dtypes(chosen))
+    judges = _judges(top, chosen)
+    taken = [name for name in judges if name in OWN]
+    if taken:
+        what = f"a column asks the {taken[0]}, and a dataset that is there has none"
+        raise top.bad("columns", what, "name one of judges in the column's parameters")
+    row_count = top.integer("rows", low=1, high=ALL_ROWS, default=None)
+    steps: tuple[Filter | Pick, ...] = ()
+    if dtypes is not None:
+        steps = filtering.read(top, chosen, None, row_count or 1, dtypes)
+    return Annotation(
+        name=top.text("name", pattern=_NAME, hint=_NAME_HINT),
+        version=top.text("version", pattern=_SEMVER, hint="three numbers, as in 1.0.0"),
+        dataset=read_dataset(top.section("dataset", Dataset)),
+        rows=row_count or ALL_ROWS,
+        candidates=top.integer("candidates", row_count or 1, ALL_ROWS, default=None),
+        judges=judges,
+        columns=chosen,
+        filters=steps,
+        release=_release(top.section("release", Release, optional=True)),
+        source=source,
+        text=text,
+    )
+
+
+def _columns(top: Section) -> tuple[Column, ...]:
+    """Return the columns in order, no two of a name."""
+    chosen = tuple(
+        all_columns.load(
+            node.plain(), f"{top.source}, line {node.line}, columns", Path(top.source).parent
+        )
+        for node in top.items("columns", default=())
+    )
+    names = [column.name for column in chosen]
+    if len(set(names)) < len(names):
+        twice = next(name for name in names if names.count(name) > 1)
+        raise top.bad("columns", f"the column {twice!r} is named twice", "keep one of them")
+    _refuse_missing_evidence(top, chosen)
+    return chosen
 
 
 def _refuse_missing_evidence(top: Section, chosen: Sequence[Column]) -> None:

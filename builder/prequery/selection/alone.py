@@ -12,7 +12,7 @@ from prequery.columns.prompted import PromptColumn
 from prequery.columns.run import conclude, measure
 from prequery.conversation import Ask, Candidate
 from prequery.endpoint import Answer
-from prequery.recipe import Recipe
+from prequery.recipe import AnyRecipe
 from prequery.selection.steps import Steps
 from prequery.voices import Judging
 
@@ -33,7 +33,7 @@ class Alone:
         steps: Of the recipe.
     """
 
-    recipe: Recipe
+    recipe: AnyRecipe
     births: Births
     judges: Mapping[str, Judging]
     steps: Steps

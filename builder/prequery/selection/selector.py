@@ -10,7 +10,7 @@ from prequery.births import Births, Flat
 from prequery.conversation import Ask, Candidate
 from prequery.endpoint import Answer
 from prequery.errors import AcceptanceError
-from prequery.recipe import Recipe
+from prequery.recipe import AnyRecipe
 from prequery.selection.alone import Alone, C, filter_reason
 from prequery.selection.ledger import Ledger
 from prequery.selection.report import Draw, Examples, Step, report
@@ -64,7 +64,7 @@ class Selector:
         settles_for_less: Tell what there is, also where it is too little: no build does.
     """
 
-    recipe: Recipe
+    recipe: AnyRecipe
     births: Births
     judges: Mapping[str, Judging]
     folder: Path
@@ -135,6 +135,11 @@ class Selector:
         else:
             passed = self._passed
         return min(passed, self.recipe.goal)
+
+    @property
+    def sees_all(self) -> bool:
+        """Whether a column sees every row, so that none is accepted before all are there."""
+        return bool(self._steps.corpus)
 
     @property
     def selection(self) -> Selection:
@@ -223,7 +228,7 @@ class Selector:
     def _accepted_parts(self) -> Parts:
         if self._accepted is None:
             schema = self.births.features(self.recipe.dtypes).arrow_schema
-            check = partial(self.births.check, columns=self.recipe.dtypes)
+            check = self.births.check(self.recipe.dtypes)
             self._accepted = Parts(self.folder / "rows", schema, check, self.rows_per_shard)
         return self._accepted
 

@@ -5,7 +5,7 @@ from functools import cached_property
 
 from prequery import filters, judging
 from prequery.columns.base import Column, CorpusColumn, JudgeColumn
-from prequery.recipe import Recipe
+from prequery.recipe import AnyRecipe
 
 
 @dataclass(frozen=True)
@@ -16,7 +16,7 @@ class Steps:
         recipe: Whose columns and filters.
     """
 
-    recipe: Recipe
+    recipe: AnyRecipe
 
     @cached_property
     def own(self) -> list[Column]:
