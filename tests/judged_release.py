@@ -102,10 +102,10 @@ def row(slot: int, **changed: Any) -> rows.Row:
 
 def table(released: list[rows.Row], built: Recipe = RECIPE) -> pa.Table:
     """Return rows in the released schema, without the fields of columns that are not there."""
-    names = {"messages", *rows.dtypes(built.dtypes)}
-    kept = [{name: row[name] for name in row if name in names} for row in released]
-    rows.check(kept, built.dtypes)
-    return pa.Table.from_pylist(kept, schema=rows.features(built.dtypes).arrow_schema)
+    features = rows.features(built.dtypes, built.shape)
+    kept = [{name: row[name] for name in row if name in features} for row in released]
+    rows.check(kept, built.dtypes, built.shape)
+    return pa.Table.from_pylist(kept, schema=features.arrow_schema)
 
 
 def write(place: Path, released: list[rows.Row], built: Recipe = RECIPE) -> Folder:

@@ -9,8 +9,10 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
+from huggingface_hub import HfApi
 
 import judged_release as judged
+from hub import Hub
 from prequery import Magpie, cards
 from prequery.card import sections
 from prequery.card.differences import in_text
@@ -90,6 +92,23 @@ def test_the_command_fails_and_names_an_edited_number(copy: Path) -> None:
     assert "says '401', the data gives '400'" in done.stderr
     assert run(str(copy)).returncode == 0
     assert run(str(copy), "--check").returncode == 0
+
+
+def test_a_repository_and_a_copy_of_it_are_checked_where_they_are(
+    release: Path, hub: Hub, tmp_path: Path
+) -> None:
+    api = HfApi(endpoint=hub.url, token=hub.token)
+    api.create_repo("acme/data", repo_type="dataset")
+    api.upload_folder(repo_id="acme/data", folder_path=release, repo_type="dataset")
+    api.create_tag("acme/data", tag="chat-v1.2.0", repo_type="dataset")
+    place = tmp_path / "copy"
+    api.snapshot_download("acme/data", repo_type="dataset", local_dir=place)
+
+    for where in (str(place), "hf://datasets/acme/data@chat-v1.2.0"):
+        done = run(where, "--check")
+
+        assert done.returncode == 0, done.stderr
+        assert done.stdout.count("all what the data gives") == 2
 
 
 @pytest.mark.parametrize(

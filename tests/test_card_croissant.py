@@ -9,7 +9,7 @@ import pyarrow.parquet as pq
 import pytest
 
 import judged_release as judged
-from prequery import card
+from prequery import card, cards, recipe
 from prequery.card import croissant
 from test_card import DEMO, HOSTILE, finished, row, tables
 
@@ -106,3 +106,28 @@ def test_equal_rows_give_equal_bytes(release: Path, tmp_path: Path) -> None:
     assert (tmp_path / "chat.croissant.json").read_bytes() == (
         release / "chat.croissant.json"
     ).read_bytes()
+
+
+def test_a_preference_config_is_described_and_read_too(tmp_path: Path) -> None:
+    text = judged.TEXT.replace("responses: {temperature: null,", "responses: {temperature: 0.8,")
+    preference = "preference: {responses: 2, score: response_chars}\n"
+    built = recipe.read(text + preference, "chat.yaml")
+    said = {
+        "prompt": [{"role": "user", "content": "Why?"}],
+        "chosen": [{"role": "assistant", "content": "So."}],
+        "rejected": [{"role": "assistant", "content": "No."}],
+    }
+    more = {"chosen_score": 3.0, "rejected_score": 2.5, "score_margin": 0.5, "rejected_seed": 2}
+    released = []
+    for slot in range(3):
+        values = judged.row(slot) | said | more | {"scores": [3.0, 2.5]}
+        del values["messages"]
+        released.append(values)
+
+    judged.write(tmp_path, released, built)
+
+    dataset = mlcroissant.Dataset(jsonld=str(tmp_path / "chat.croissant.json"))
+    assert dataset.metadata.ctx.issues.errors == set()
+    read = [plain(record) for record in dataset.records("chat")]
+    assert read == pq.read_table(tmp_path / "chat/train-00000-of-00001.parquet").to_pylist()
+    assert [one.found for one in cards.check(str(tmp_path))] == [()]
