@@ -34,6 +34,7 @@ from prequery.errors import (
 )
 from prequery.journal import Pass
 from prequery.journal.locks import this_host
+from prequery.lock import dump
 from prequery.magpie import Shows
 from prequery.options import Options
 from prequery.progress import Progress
@@ -523,9 +524,13 @@ def test_a_pinned_recipe_is_held_to_its_lock(recipe: Path, tmp_path: Path) -> No
         lock["prefix"]["text"] = "<|im_start|>user\n"
         recipe.with_name("scripted.lock.json").write_text(json.dumps(lock))
         recipe.write_text(recipe_text(30))
+        with pytest.raises(RecipeError) as edited:
+            build(recipe, server, tmp_path / "more")
+        recipe.with_name("scripted.lock.json").write_text(dump(lock))
         with pytest.raises(RecipeError) as caught:
             build(recipe, server, tmp_path / "more")
 
+    assert edited.value.what == "the lock beside the recipe was edited: its digest is another"
     assert caught.value.what.startswith("prefix.text is pinned as '<|im_start|>user\\n'")
 
 

@@ -228,6 +228,65 @@ def test_another_template_is_refused_before_it_is_paid(out: Path, tmp_path: Path
     )
 
 
+def test_conversations_and_preferences_come_again(tmp_path: Path) -> None:
+    sampled = "{temperature: 0.8, max_new_tokens: 128}"
+    score = "{responses: 3, score: response_chars}"
+    with ScriptedTgi().serving() as server:
+        talk = release(tmp_path, "talk", server, turns="[0.5, 0.5]")
+        pairs = release(tmp_path, "pairs", server, responses=sampled, preference=score)
+        compared = [live(out, tmp_path / f"{out.name}-2", server) for out in (talk, pairs)]
+
+    assert [one.counts["identical"] for one in compared] == [20, 20]
+    assert all(one.rebuilt.identical for one in compared)
+
+
+def test_a_later_turn_and_a_rejected_response_that_differ_are_named(tmp_path: Path) -> None:
+    sampled = "{temperature: 0.8, max_new_tokens: 128}"
+    score = "{responses: 3, score: response_chars}"
+
+    def odd(prompt: str, seed: int | None) -> str:
+        text = words(prompt, seed)
+        later = prompt.count(USER) > 1
+        return text.replace("Could", "Would") if later and prompt.endswith(USER) else text
+
+    def longer(prompt: str, seed: int | None) -> str:
+        text = words(prompt, seed)
+        return text if prompt.endswith(USER) else text.replace("things", "kinds of things")
+
+    with ScriptedTgi().serving() as server:
+        talk = release(tmp_path, "talk", server, turns="2")
+        pairs = release(tmp_path, "pairs", server, responses=sampled, preference=score)
+    with ScriptedTgi(say=odd).serving() as server:
+        turns = live(talk, tmp_path / "talk-2", server)
+    with ScriptedTgi(say=longer).serving() as server:
+        scored = live(pairs, tmp_path / "pairs-2", server)
+
+    assert turns.counts["same instruction"] == 20
+    assert {one.part for one in turns.differences} == {"instruction 1"}
+    assert scored.counts["same instruction"] == 20
+    assert {one.part for one in scored.differences} == {"chosen"}
+
+
+def test_files_that_a_recipe_names_are_taken_from_a_folder(tmp_path: Path) -> None:
+    (tmp_path / "recipes").mkdir()
+    shutil.copy(Path(__file__).parent / "texts/riddles.jsonl", tmp_path / "recipes")
+    out = release(
+        tmp_path, "out", columns="[length, {contamination: {files: {riddles.jsonl: question}}}]"
+    )
+    lock = json.loads((out / "scripted.lock.json").read_text())
+    recipe = load(tmp_path / "recipes/out.yaml")
+    files = fsspec.filesystem("file")
+    recording.publish(recipe, lock, Options(journal=tmp_path / "journal"), files, str(out / PLACE))
+    opened = open_release(str(out))
+
+    with pytest.raises(RebuildError) as caught:
+        rebuild.from_recording(opened, str(tmp_path / "again"))
+    made = rebuild.from_recording(opened, str(tmp_path / "again"), tmp_path / "recipes")
+
+    assert "--files" in caught.value.fix
+    assert made.identical
+
+
 def run(*words: str) -> Any:
     return CliRunner().invoke(app, ["rebuild", *words])
 

@@ -223,7 +223,7 @@ def beside(recipe: Recipe) -> Lock | None:
     """Return the lock that stands beside a recipe's file; null when there is none.
 
     Raises:
-        RecipeError: It is not a lock.
+        RecipeError: It is not a lock, or was edited.
     """
     path = path_beside(recipe)
     if not path.is_file():
@@ -235,6 +235,12 @@ def beside(recipe: Recipe) -> Lock | None:
         fix = f"remove it, or write it anew: prequery recipe pin {recipe.source}"
         raise RecipeError("the lock beside the recipe is damaged", str(path), fix) from None
     assert isinstance(lock, dict)
+    if lock.get("digest", digest(lock)) != digest(lock):
+        raise RecipeError(
+            "the lock beside the recipe was edited: its digest is another",
+            str(path),
+            f"undo the edit, or write it anew: prequery recipe pin {recipe.source}",
+        )
     return lock
 
 
