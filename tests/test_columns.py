@@ -17,14 +17,19 @@ from prequery import columns
 from prequery.columns.base import (
     Batch,
     Column,
+    Continuation,
     CorpusColumn,
     Cost,
+    Embed,
     JudgeColumn,
+    Prompt,
     Question,
     QuestionColumn,
+    Reading,
     RowColumn,
     Said,
     Score,
+    To,
     Values,
 )
 from prequery.columns.conditional import ConditionalColumn
@@ -136,6 +141,58 @@ def test_every_column_measures_odd_texts_in_order(column: Column) -> None:
         assert len(measured) == len(ODD_TEXTS) + 1
         if isinstance(column, RowColumn):
             assert measured[0] == measured[len(ODD_TEXTS) - 1]
+
+
+judge_column = pytest.mark.parametrize(
+    "column",
+    [column for column in EVERY if isinstance(column, JudgeColumn)],
+    ids=lambda column: column.name,
+)
+
+
+def canned(to: To) -> Said:
+    """Answer a question of any kind."""
+    texts: dict[type[Question], str] = {
+        Score: '[{"score": 1.5, "label": "L"}]',
+        Prompt: "{}",
+        Reading: "",
+        Continuation: "An answer.",
+        Embed: "AAAA",
+    }
+    return Said(texts[type(to.question)], "m@r", -2.0, 4)
+
+
+@judge_column
+@pytest.mark.parametrize("text", ODD_TEXTS, ids=range(len(ODD_TEXTS)))
+def test_every_judge_column_asks_the_same_each_time(column: JudgeColumn, text: str) -> None:
+    row = dict.fromkeys(column.inputs(), text)
+    asked: list[list[To]] = [[], []]
+
+    def found(at: int) -> dict[str, Any]:
+        def find(to: To) -> Said:
+            asked[at].append(to)
+            return canned(to)
+
+        return conclude(column, row, "f00d-1", find)
+
+    assert found(0) == found(1)
+    assert asked[0] == asked[1]
+    assert {to.column.name for to in asked[0]} <= {one.name for one in column.askers()}
+    if text.strip():
+        assert asked[0]
+
+
+@judge_column
+def test_every_judge_column_gives_null_where_there_is_no_text_or_no_answer(
+    column: JudgeColumn,
+) -> None:
+    nothing = dict.fromkeys(column.gives())
+    asked: list[To] = []
+
+    assert conclude(column, dict.fromkeys(column.inputs()), "f00d-1", asked.append) == nothing
+    assert asked == []
+    row = dict.fromkeys(column.inputs(), "A text.")
+    assert conclude(column, row, "f00d-1", lambda to: None) == nothing
 
 
 @measured_column

@@ -251,7 +251,7 @@ def test_a_recipes_own_model_reads_its_rows_and_is_never_paid_twice(tmp_path: Pa
 
 @pytest.mark.parametrize("refuses", [False, True])
 def test_an_endpoint_that_tells_nothing_leaves_null_and_is_asked_once(
-    refuses: bool, tmp_path: Path
+    refuses: bool, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """TGI without --enable-prefill-logprobs, and the embedded server, which refuses."""
 
@@ -268,6 +268,7 @@ def test_an_endpoint_that_tells_nothing_leaves_null_and_is_asked_once(
     again, _ = build(tmp_path / "second", NOBODY, changed)
 
     read_bodies = [body for body in server.asked if "decoder_input_details" in body]
+    assert "ifd will be null: generator: " in capsys.readouterr().err
     assert {row["ifd"] for row in rows} == {None}
     assert len(read_bodies) >= 2 * len(rows)
     assert all(server.asked[body] == 1 for body in read_bodies)

@@ -385,7 +385,8 @@ class TgiEndpoint(HttpEndpoint):
         """Ask how likely a text is behind a prompt: one try.
 
         Prefill log-probabilities are told by servers that were started with
-        `--enable-prefill-logprobs`.
+        `--enable-prefill-logprobs`. Such a request is computed whole, past the prefix cache, whose
+        tokens would come without one (backends/v3/src/queue.rs).
         """
         parameters = {"details": True, "decoder_input_details": True, "max_new_tokens": 1}
         body = encode({"inputs": prompt + text, "parameters": parameters})

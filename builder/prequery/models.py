@@ -237,6 +237,26 @@ async def prove_prefixes(
             say(proof.sentence)
 
 
+async def try_readings(
+    recipe: Recipe, judges: Mapping[str, Asks], say: Callable[[str], None]
+) -> None:
+    """Have each judge that reads texts read one, and say where its endpoint tells nothing of it.
+
+    Args:
+        recipe: Names the columns that have texts read.
+        judges: Are asked.
+        say: Is told which columns will be null.
+    """
+    for name, endpoint in judges.items():
+        askers = judging.askers(recipe).values()
+        reading = [one.name for one in askers if one.judge == name and one.asks is Reading]
+        if reading:
+            request = judging.request(Reading("Hello there."), None)
+            answer = await endpoint.generate(request, "before the first row", urgent=True)
+            if answer.error is not None:
+                say(f"{' and '.join(reading)} will be null: {name}: {answer.error}")
+
+
 def made_with(recipe: Recipe, voices: Voices) -> dict[str, Any]:
     """Return what decides an answer besides the recipe."""
     made = _of(voices.generator)

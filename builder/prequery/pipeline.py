@@ -167,6 +167,7 @@ async def _synthesize(
         lock.hold(recipe, pinned)
         journal.agree(models.made_with(recipe, voices), models.notes(recipe, voices))
         await models.prove_prefixes(recipe, asked, voices, observer.said)
+        await models.try_readings(recipe, asked.judges, observer.said)
         checks = await _check_judges(recipe, journals, asked.judges, voices.judges)
         for name, check in checks.items():
             observer.said(f"judge {name}: {check.sentence()}")
