@@ -5,7 +5,8 @@ Rows come a thousand at a time, as in a build: an instruction that no other row 
 3,000 responses. Every line is a process of its own. Time is that of the column alone, CPU of all
 its threads; a peak is what measuring added to the process that had imported everything and drawn
 the responses, with a column's model and, of those that see every row, with what they keep of each.
-Columns that ask a judge wait for an endpoint and are left out.
+Of a column that asks a judge it is what the column itself does, asking and reading: the answers are
+at hand, as in a build from its journal, and what an endpoint takes comes on top.
 """
 
 import json
@@ -22,7 +23,23 @@ import datasets  # noqa: F401  a build has it in memory, whatever its columns
 
 from drawn_texts import Texts
 from prequery import columns
-from prequery.columns.base import Batch, Column, CorpusColumn, JudgeColumn, RowColumn
+from prequery.columns.base import (
+    Batch,
+    Column,
+    Continuation,
+    CorpusColumn,
+    Embed,
+    JudgeColumn,
+    Prompt,
+    Question,
+    Reading,
+    RowColumn,
+    Said,
+    Score,
+    To,
+)
+from prequery.columns.run import conclude
+from prequery.columns.vectors import packed
 
 BATCH = 1_000
 RESPONSES = 3_000
@@ -69,11 +86,13 @@ def made(name: str, folder: Path) -> Column:
     texts, path = Texts(), folder / "items.jsonl"
     items = [json.dumps({"instruction": texts.response()[:240]}) for _ in range(ITEMS)]
     path.write_text("\n".join(items))
+    judge = {"judge": "j"} if issubclass(columns.available()[name], JudgeColumn) else {}
     needed: dict[str, dict[str, Any]] = {
+        "reward_difference": {"base": "b"},
         "contamination": {"files": {str(path): "instruction"}},
         "novelty": {"file": str(path)},
     }
-    return columns.load({name: needed.get(name, {})}, "bench")
+    return columns.load({name: judge | needed.get(name, {})}, "bench")
 
 
 def peak_mb() -> float:
@@ -93,11 +112,30 @@ def measured(name: str, count: int) -> dict[str, float]:
         elif isinstance(column, RowColumn):
             for batch in Read(column, rows):
                 column.compute(batch)
+        elif isinstance(column, JudgeColumn):
+            for batch in Read(column, rows):
+                for values in zip(*batch.values(), strict=True):
+                    conclude(column, dict(zip(batch, values, strict=True)), "row", answer)
     return {
         "seconds": time.perf_counter() - wall - rows.drawing_s,
         "cpu_s": time.process_time() - cpu - rows.drawing_cpu_s,
         "peak_mb": peak_mb() - before_mb,
     }
+
+
+VECTOR = packed([1.0] * 768)
+ANSWERS: dict[type[Question], Said] = {
+    Score: Said('[{"score": 1.5, "label": "LABEL_0"}]', "m@r"),
+    Prompt: Said('{"input_quality": "good", "quality_explanation": "It is clear."}', "m@r"),
+    Reading: Said("", "m@r", -200.0, 180),
+    Continuation: Said("An answer of some length. " * 40, "m@r"),
+    Embed: Said(VECTOR, "m@r"),
+}
+
+
+def answer(to: To) -> Said:
+    """Return a judge's answer to a question of this kind."""
+    return ANSWERS[type(to.question)]
 
 
 class Read:
@@ -132,7 +170,7 @@ if __name__ == "__main__":
         print(json.dumps(measured(sys.argv[2], int(sys.argv[3]))))
     else:
         given = sys.argv[1:]
-        all_names = [kind.name for kind in columns.ALL if not issubclass(kind, JudgeColumn)]
+        all_names = [kind.name for kind in columns.ALL]
         main(
             [int(word) for word in given if word.isdigit()] or [10_000, 100_000],
             [word for word in given if not word.isdigit()] or all_names,
