@@ -14,12 +14,14 @@ from typing import Any, NamedTuple
 
 import pyarrow.parquet as pq
 import pytest
-from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfFileSystem
 
 from hub import Hub, Place
 from prequery import Magpie
-from prequery.card import sections
 from prequery.options import Options
+from prequery.release import content
+from prequery.release import hub as release
+from prequery.release.hub import Wishes
+from prequery.release.wire import Wire
 from scripted_tgi import ScriptedTgi, recipe_text
 
 Rows = list[dict[str, Any]]
@@ -55,33 +57,11 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Path]]
 
 
 def publish(place: Place, repo_id: str, folder: Path) -> None:
-    """Bring a folder into the repo as one commit with a tag, beside what is there."""
-    config = folder.name.partition("-")[0]
+    """Release a folder beside what is there."""
     api = place.api()
-    held = api.list_repo_files(repo_id, repo_type="dataset")
-    readme = None
-    if "README.md" in held:
-        # Only asked for where it is: a client remembers that a file was missing.
-        files = HfFileSystem(endpoint=api.endpoint, token=api.token, skip_instance_cache=True)
-        readme = files.read_text(f"datasets/{repo_id}/README.md")
-    card = sections.merged(readme, (folder / "README.md").read_text(), config)
-    new = {
-        str(path.relative_to(folder)): path.read_bytes()
-        for path in folder.rglob("*")
-        if path.is_file() and path.name != "README.md"
-    }
-    stale = [path for path in held if path.startswith(f"{config}/") and path not in new]
-    api.create_commit(
-        repo_id,
-        [
-            *[CommitOperationDelete(path) for path in stale],
-            *[CommitOperationAdd(path, content) for path, content in new.items()],
-            CommitOperationAdd("README.md", card.encode()),
-        ],
-        repo_type="dataset",
-        commit_message=folder.name,
-    )
-    api.create_tag(repo_id, tag=folder.name, repo_type="dataset")
+    wire = Wire(repo_id, api.endpoint, str(api.token))
+    released = release.release(content.read(str(folder)), wire, Wishes())
+    assert released.kind == "released"
 
 
 @pytest.fixture
