@@ -1,11 +1,13 @@
 """Output folders as a build leaves them, made from rows: no endpoint, no model."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
+from datasets import config
 from fsspec.implementations.local import LocalFileSystem
 
 from prequery import lock, recipe, rows, shards
@@ -37,6 +39,7 @@ class Wanted:
     words: str = "What is {} and one?"
     columns: str = "[length]"
     more: str = ""
+    texts: Callable[[int], tuple[str, str]] | None = None
 
     @property
     def recipe_text(self) -> str:
@@ -50,7 +53,10 @@ class Wanted:
 
 
 def row(built: Recipe, wanted: Wanted, slot: int) -> dict[str, Any]:
-    instruction, response = wanted.words.format(slot), f"It is {slot + 1}, of course."
+    if wanted.texts:
+        instruction, response = wanted.texts(slot)
+    else:
+        instruction, response = wanted.words.format(slot), f"It is {slot + 1}, of course."
     filled: dict[str, Any] = dict.fromkeys(rows.features(built.dtypes, built.shape))
     return filled | {
         "id": f"{built.fingerprint[:12]}-{slot}",
@@ -92,7 +98,14 @@ def build(out: Path, wanted: Wanted, checks: dict[str, Any] | None = None) -> Pa
         )
         table = pa.Table.from_pylist([row(built, wanted, slot) for slot in slots], schema=schema)
         name = shards.released_name("train", shard, count)
-        pq.write_table(table, out / wanted.name / name)
+        # As `datasets` writes: a change in the middle leaves the bytes around it as they were.
+        pq.write_table(
+            table,
+            out / wanted.name / name,
+            row_group_size=shards.ROWS_PER_GROUP,
+            use_content_defined_chunking=config.DEFAULT_CDC_OPTIONS,
+            write_page_index=True,
+        )
     info = Info(
         model_id=built.generator.model,
         max_concurrent_requests=64,

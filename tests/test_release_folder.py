@@ -14,9 +14,12 @@ from datasets import load_dataset
 from typer.testing import CliRunner
 
 from built_folder import Wanted, build
+from prequery import Magpie
 from prequery.cli import app
 from prequery.errors import ReleaseError
+from prequery.options import Options
 from prequery.release import content, folder
+from scripted_tgi import ScriptedTgi, recipe_text
 
 
 def released(out: Path, target: Path | str, *, dry_run: bool = False) -> Any:
@@ -222,7 +225,7 @@ def test_an_output_folder_that_was_edited_is_refused(tmp_path: Path) -> None:
             out / "chat.lock.json"
         ).unlink(),
         "the lock is damaged": lambda out: edit(out / "chat.lock.json", "{", "["),
-        "the lock was edited: it is not in the form in which it was written": lambda out: edit(
+        "the lock was edited: it is not what its digest says": lambda out: edit(
             out / "chat.lock.json", '"accepted": 12', '"accepted":  12'
         ),
         "lock and recipe disagree: version '1.0.0', '1.0.1'": lambda out: edit(
@@ -249,7 +252,7 @@ def test_a_lock_whose_figures_were_edited_is_refused(tmp_path: Path) -> None:
     out = build(tmp_path / "out", Wanted())
     edit(out / "chat.lock.json", '"generated_tokens": 192', '"generated_tokens": 191')
 
-    with pytest.raises(ReleaseError):
+    with pytest.raises(ReleaseError, match="the lock was edited"):
         released(out, tmp_path / "place")
 
     assert not (tmp_path / "place").exists()
@@ -366,3 +369,27 @@ def test_the_command_shows_what_it_does(tmp_path: Path) -> None:
     ]
     assert f'ds = load_dataset("{place}", "chat", split="train")' in done.stdout
     assert again.stdout == f"{place} holds chat 1.0.0 already: nothing was changed.\n"
+
+
+def test_the_recorded_answers_can_be_published_with_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PREQUERY_HOME", str(tmp_path / "home"))
+    recipe, place = tmp_path / "scripted.yaml", tmp_path / "place"
+    recipe.write_text(recipe_text())
+    with ScriptedTgi().serving() as server:
+        Magpie(recipe, options=Options((server.url,))).download_and_prepare(
+            tmp_path / "out", file_format="parquet"
+        )
+    command = ["release", str(tmp_path / "out"), "--to", str(place)]
+
+    done = CliRunner().invoke(app, [*command, "--with-journal"])
+    with_it = state(place)
+    again = CliRunner().invoke(app, [*command, "--with-journal"])
+    without = CliRunner().invoke(app, command)
+
+    assert (done.exit_code, again.exit_code, without.exit_code) == (0, 0, 0)
+    assert "journals/scripted/v1.0.0/recording.json" in with_it
+    assert "already: nothing was changed" in again.stdout
+    assert "already: nothing was changed" in without.stdout
+    assert state(place) == with_it

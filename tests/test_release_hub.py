@@ -1,5 +1,6 @@
 """Releases on the Hub: one commit and one tag, whole or not at all, whatever fails on the way."""
 
+import contextlib
 import threading
 from pathlib import Path
 from typing import Any
@@ -422,3 +423,50 @@ def test_both_ways_of_upload_bring_the_same_files(xet: Hub, tmp_path: Path) -> N
     assert own(xet, "chat", "chat-v1.0.0") == wanted_files(chat)
     assert not [call for call in xet.calls if call.name.startswith("lfs")]
     assert [call for call in xet.calls if call.name == "xorb-upload"]
+
+
+def test_recorded_answers_are_part_of_the_commit_and_the_same_release_without_them(
+    hub: Hub, tmp_path: Path
+) -> None:
+    chat = read(tmp_path / "chat", Wanted())
+    recording = tmp_path / "recording/journals/chat/v1.0.0"
+    recording.mkdir(parents=True)
+    (recording / "recording.json").write_text("{}")
+    (recording / "segment.parquet").write_bytes(b"PAR1PAR1")
+
+    done = release(hub, chat.beside(tmp_path / "recording"))
+
+    files = hub.files(REPO, "chat-v1.0.0")
+    assert files["journals/chat/v1.0.0/segment.parquet"] == b"PAR1PAR1"
+    assert titles(hub) == ["initial commit", "Release chat 1.0.0"]
+    assert release(hub, chat).kind == "unchanged"
+    next_ = release(hub, read(tmp_path / "next", Wanted(version="1.1.0")))
+    assert done.kind == next_.kind == "released"
+    assert not [path for path in hub.files(REPO) if path.startswith("journals/")]
+
+
+@pytest.mark.parametrize("fault", [{"status": 503}, {"status": 403}, {"lost": True}])
+@pytest.mark.parametrize("when", ["before", "after"])
+@pytest.mark.parametrize("call", ["xet-token", "xorb-upload", "shard-upload"])
+def test_a_fault_in_an_upload_over_xet_leaves_nothing_half_done(
+    xet: Hub,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    fault: dict[str, Any],
+    when: Any,
+    call: str,
+) -> None:
+    chat = read(tmp_path / "chat", Wanted(rows=2))
+    monkeypatch.setenv("HF_XET_CLIENT_RETRY_BASE_DELAY", "1ms")
+    xet.fail(Fault(call, when=when, **fault))
+
+    with contextlib.suppress(ReleaseError):
+        release(xet, chat)
+
+    assert ("datasets", REPO) not in xet.repos or titles(xet) in (
+        ["initial commit"],
+        ["initial commit", "Release chat 1.0.0"],
+    )
+    release(xet, chat)
+    assert titles(xet) == ["initial commit", "Release chat 1.0.0"]
+    assert own(xet, "chat", "chat-v1.0.0") == wanted_files(chat)

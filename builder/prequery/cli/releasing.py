@@ -1,11 +1,14 @@
 """release."""
 
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Annotated, Any
 
 import typer
 from rich.text import Text
 
 from prequery.cli.apps import app
+from prequery.cli.arguments import JournalOption, chosen
 from prequery.cli.screen import err, out, say, visible
 
 
@@ -46,6 +49,14 @@ def release(
             help="Replace what somebody edited by hand in the repository since the last release.",
         ),
     ] = False,
+    with_journal: Annotated[
+        bool,
+        typer.Option(
+            "--with-journal",
+            help="Publish the recorded answers too: anybody can rebuild the same bytes from them.",
+        ),
+    ] = False,
+    journal: JournalOption = None,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Show exactly what would change, and change nothing.")
     ] = False,
@@ -74,14 +85,43 @@ def release(
             "--branch, --private, --create-pr and --overwrite-edits are for a repository"
         )
     read = content.read(out_folder, config, allow_chance_labels=allow_chance_labels)
-    if to:
-        from prequery.release import folder
-
-        _show(folder.release(read, to, dry_run=dry_run), read)
-        return
-    place = repo or read.recipe.release.repo
-    if place is None:
+    place = repo or (None if to else read.recipe.release.repo)
+    if place is None and to is None:
         raise typer.BadParameter("name a place: --repo ORG/NAME or --to FOLDER_OR_URL")
+    with TemporaryDirectory(prefix="prequery-recording-") as folder:
+        if with_journal:
+            read = _recorded(read, journal, Path(folder))
+        if place is None:
+            from prequery.release import folder as into
+
+            _show(into.release(read, str(to), dry_run=dry_run), read)
+            return
+        from prequery.release.hub import Wishes
+
+        wishes = Wishes(
+            branch=branch,
+            private=private,
+            create_pr=create_pr,
+            overwrite_edits=overwrite_edits,
+            dry_run=dry_run,
+        )
+        _show(_on_hub(read, place, wishes), read, place)
+
+
+def _recorded(read: Any, journal: str | None, folder: Path) -> Any:
+    """Return a release with the answers that it rests on."""
+    from fsspec.implementations.local import LocalFileSystem
+
+    from prequery import recording
+
+    root = folder / recording.place(read.config, read.version)
+    root.mkdir(parents=True)
+    options = chosen(None, None, journal=journal)
+    recording.publish(read.recipe, read.lock, options, LocalFileSystem(), str(root))
+    return read.beside(folder)
+
+
+def _on_hub(read: Any, place: str, wishes: Any) -> Any:
     import logging
 
     from huggingface_hub.utils.tqdm import disable_progress_bars
@@ -93,14 +133,7 @@ def release(
         disable_progress_bars()
     # It would print the signed addresses of uploads that it tries again.
     logging.getLogger("huggingface_hub").setLevel(logging.ERROR)
-    wishes = hub.Wishes(
-        branch=branch,
-        private=private,
-        create_pr=create_pr,
-        overwrite_edits=overwrite_edits,
-        dry_run=dry_run,
-    )
-    _show(hub.release(read, Wire(place), wishes, say), read, place)
+    return hub.release(read, Wire(place), wishes, say)
 
 
 def _show(outcome: Any, content: Any, repo: str | None = None) -> None:

@@ -5,7 +5,7 @@ import json
 import posixpath
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
 from io import BytesIO
 from pathlib import Path
@@ -112,6 +112,21 @@ class Content:
     def path(self, name: str) -> str:
         """Return where a file of the release is in the output folder."""
         return posixpath.join(self.root, name)
+
+    def beside(self, folder: Path) -> "Content":
+        """Return this with files of another folder, each at its path in the release.
+
+        Args:
+            folder: Local; its files are read when they are released.
+        """
+        more = {}
+        for path in sorted(folder.rglob("*")):
+            if path.is_file():
+                with path.open("rb") as file:
+                    sha256 = hashlib.file_digest(file, "sha256").hexdigest()
+                size = path.stat().st_size
+                more[path.relative_to(folder).as_posix()] = File(size, sha256, local=path)
+        return replace(self, files={**self.files, **more})
 
     def open(self, name: str) -> IO[bytes]:
         """Open a file of the release."""
@@ -232,7 +247,7 @@ def _lock(text: str, where: str) -> Lock:
         raise _edited("the lock is damaged", where)
     assert isinstance(held, dict)
     if lock.dump(held) != text:
-        raise _edited("the lock was edited: it is not in the form in which it was written", where)
+        raise _edited("the lock was edited: it is not what its digest says", where)
     return held
 
 

@@ -21,7 +21,7 @@ from fsspec.core import url_to_fs
 
 from prequery.errors import CardError, ReleaseError
 from prequery.release.changes import Changes, Outcome, belongs, compare, disturbs, hold_version
-from prequery.release.content import LOCK, README, Content, File, local_path, section_of
+from prequery.release.content import JOURNALS, LOCK, README, Content, File, local_path, section_of
 
 CLOSED = "being-replaced"
 """In the place of `train-*.parquet` while shards change: no file is called so."""
@@ -121,6 +121,10 @@ class _Place:
         names = self._names()
         lock = self._lock() if f"{config}{LOCK}" in names else None
         self._refuse_foreign(names, lock)
+        if lock and lock["config"]["version"] == self.content.version:
+            # Answers may be published with a release, and it is the same release without them.
+            recorded = any(path.startswith(JOURNALS) for path in self.content.files)
+            names = {name for name in names if recorded or not name.startswith(JOURNALS)}
         held = self._held(names, lock)
         changes = compare(self.content, held, {}, self.readme())
         if lock and _data(changes):
