@@ -29,6 +29,7 @@ from prequery.errors import (
     RecipeError,
 )
 from prequery.options import Options
+from prequery.simulation import Machine, Settings, simulate
 from prequery.transport import Patience
 from scripted_tei import REWARD_MODEL, REWARD_REVISION, Json, ScriptedTei
 from scripted_tgi import MODEL, REVISION, ScriptedTgi
@@ -668,3 +669,39 @@ def test_a_recipe_of_ones_own_is_completed_with_the_pinned_dataset(
     assert (tmp_path / "o/mine.yaml").read_text().startswith(mine.read_text())
     assert wrong == 1
     assert "no field of the dataset is called messages or instruction" in capfd.readouterr().err
+
+
+def test_the_models_of_a_dataset_that_is_there_are_not_known(tmp_path: Path) -> None:
+    place = parquet(tmp_path, rows_of(3))
+
+    with pytest.raises(RecipeError) as error:
+        run(tmp_path, place, columns=[{"ifd": {"judge": "generator"}}])
+
+    assert error.value.what == "a column asks the generator, and a dataset that is there has none"
+
+
+def test_a_dataset_is_read_and_embedded_as_ours_are(tmp_path: Path) -> None:
+    """Columns of several questions, and vectors that no row holds."""
+    fleet = Settings(machines=(Machine(token_s=0),))
+    reader = {"model": fleet.model_id, "revision": fleet.model_sha, "endpoint": NOBODY}
+    embedder = {"model": "acme/embedder", "revision": REWARD_REVISION, "endpoint": NOBODY}
+    asked: dict[str, Any] = {
+        "columns": [
+            {"ifd": {"judge": "reader"}},
+            {"instruction_embedding": {"judge": "embedder"}},
+            {"min_neighbor_distance": {"embedder": "instruction_embedding"}},
+        ],
+        "judges": {"reader": reader, "embedder": embedder},
+    }
+    tei = ScriptedTei(embed=lambda text: [[float(len(text)), 1.0]], model_id="acme/embedder")
+    place = parquet(tmp_path, rows_of(12))
+    with simulate(fleet) as served, tei.serving():
+        addresses = {"reader": tuple(served.urls), "embedder": (tei.url,)}
+        options = Options(judge_endpoints=addresses, patience=AT_ONCE)
+        rows, _ = run(tmp_path, place, options=options, **asked)
+    again, _ = run(tmp_path, place, "again", options=Options(patience=AT_ONCE), **asked)
+
+    assert len(rows) == 12
+    assert all(row["ifd"] > 0 and row["min_neighbor_distance"] is not None for row in rows)
+    assert "instruction_embedding" not in rows[0]
+    assert again == rows

@@ -238,7 +238,7 @@ async def prove_prefixes(
 
 
 async def try_readings(
-    recipe: Recipe, judges: Mapping[str, Asks], say: Callable[[str], None]
+    recipe: AnyRecipe, judges: Mapping[str, Asks], say: Callable[[str], None]
 ) -> None:
     """Have each judge that reads texts read one, and say where its endpoint tells nothing of it.
 

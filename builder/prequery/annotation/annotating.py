@@ -254,4 +254,5 @@ class _Running:
                 made_with = models.judge_made_with(judge)
                 notes = msgspec.structs.asdict(judge.info)
                 self.journals.verdicts[name].agree(made_with, notes)
+            await models.try_readings(self.recipe, self.fleets, self.observer.said)
         return {name: self.fleets[column.judge] for name, column in columns.items()}

@@ -181,11 +181,11 @@ def read_annotation(text: str, source: str, dtypes: Mapping[str, str] | None = N
     top = Section(parse(text, source), source, "", Annotation)
     chosen = _columns(top)
     rows.dtypes(column_dtypes(chosen))
-    judges = _judges(top, chosen)
-    taken = [name for name in judges if name in OWN]
-    if taken:
-        what = f"a column asks the {taken[0]}, and a dataset that is there has none"
+    own = [column.judge for column in _askers(chosen) if column.judge in OWN]
+    if own:
+        what = f"a column asks the {own[0]}, and a dataset that is there has none"
         raise top.bad("columns", what, "name one of judges in the column's parameters")
+    judges = _judges(top, chosen)
     row_count = top.integer("rows", low=1, high=ALL_ROWS, default=None)
     steps: tuple[Filter | Pick, ...] = ()
     if dtypes is not None:
@@ -378,9 +378,7 @@ def _other(section: Section) -> Other:
 def _judges(top: Section, chosen: Sequence[Column]) -> dict[str, Other]:
     """Return the judges by name; each is asked by a column, and each column's is there."""
     nodes = top.mapping("judges")
-    askers = [
-        one for column in chosen if isinstance(column, JudgeColumn) for one in column.askers()
-    ]
+    askers = _askers(chosen)
     asked = {column.judge: column.name for column in askers}
     for name, column in asked.items():
         if name not in nodes and name not in OWN:
@@ -400,6 +398,12 @@ def _judges(top: Section, chosen: Sequence[Column]) -> dict[str, Other]:
         raise top.bad("judges", what, "name it in a column's parameters, or remove it")
     named = {n: _judge(top.child(node, f"judges.{n}", Other)) for n, node in nodes.items()}
     return named | {name: _own(top, name) for name in OWN if name in asked}
+
+
+def _askers(chosen: Sequence[Column]) -> list[JudgeColumn]:
+    """Return the columns that have questions: the judge columns, and those they ask by."""
+    judged = (column for column in chosen if isinstance(column, JudgeColumn))
+    return [one for column in judged for one in column.askers()]
 
 
 def _judge(section: Section) -> Other:
