@@ -252,15 +252,13 @@ def _read_from(dataset: Dataset, place: str | None = None) -> Iterator[None]:
     except DatasetError:
         raise
     except DatasetNotFoundError as error:
-        raise DatasetError(
-            f"the dataset is not there, or not open to you: {_first_line(error)}",
-            where,
-            "check the id and the revision; a private or gated dataset needs access that was "
-            "granted on its page, and a token of yours in HF_TOKEN",
-        ) from None
+        raise _closed(where, error) from None
     except StopIteration:
         raise _empty(dataset) from None
     except (OSError, EOFError) as error:
+        answered = getattr(error, "response", None)
+        if getattr(answered, "status_code", None) in (401, 403, 404):
+            raise _closed(where, error) from None
         raise DatasetError(
             f"the dataset cannot be read: {_first_line(error)}",
             where,
@@ -274,6 +272,15 @@ def _read_from(dataset: Dataset, place: str | None = None) -> Iterator[None]:
             where,
             "correct the file, or convert it to Parquet, where every row has the same fields",
         ) from error
+
+
+def _closed(where: str, error: Exception) -> DatasetError:
+    return DatasetError(
+        f"the dataset is not there, or not open to you: {_first_line(error)}",
+        where,
+        "check the id and the revision; a private or gated dataset needs access that was "
+        "granted on its page, and a token of yours in HF_TOKEN",
+    )
 
 
 def _first_line(error: Exception) -> str:
