@@ -16,7 +16,7 @@ import pytest
 import yaml
 from datasets import ClassLabel, Dataset, Features, Value, load_dataset
 
-from prequery import annotation, cli, recipe
+from prequery import annotation, cards, cli, recipe
 from prequery.annotation import Annotated, Wish, annotate
 from prequery.conversation import Candidate
 from prequery.endpoint import Answer
@@ -143,6 +143,14 @@ def files(folder: Path) -> dict[str, bytes]:
         for path in sorted(folder.rglob("*"))
         if path.is_file()
     }
+
+
+def test_the_card_of_an_annotated_dataset_is_what_its_data_gives(tmp_path: Path) -> None:
+    run(tmp_path, parquet(tmp_path, rows_of(50)), filters=["level >= 2", "response_words > 2"])
+
+    assert [(one.config, one.found) for one in cards.check(str(tmp_path / "out"))] == [
+        ("given", ())
+    ]
 
 
 def test_rows_keep_their_order_and_their_other_fields_and_are_measured(tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """Cards of a finished folder or of a repository's copy: made anew, or held against the data."""
 
+import json
 import posixpath
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -13,6 +14,7 @@ from prequery.card.differences import Difference
 from prequery.errors import BuildError, CardError
 from prequery.folder import Folder
 from prequery.lock import Lock
+from prequery.recipe import AnyRecipe
 from prequery.released import Released, open_release
 
 LOCK = ".lock.json"
@@ -131,13 +133,26 @@ def _opened(fs: AbstractFileSystem, root: str, config: str, place: str) -> tuple
         raise CardError(
             "the recipe is missing beside the lock", where, "fetch the whole repository"
         ) from None
-    built = recipe.read(text, where)
+    held = _lock(fs, posixpath.join(root, f"{config}{LOCK}"))
+    if "dataset" in held:  # somebody's, annotated: the lock tells which fields it brought
+        built: AnyRecipe = recipe.read_annotation(text, where, held["dataset"]["dtypes"])
+    else:
+        built = recipe.read(text, where)
     folder = Folder(fs, root, built)
-    held = folder.read_lock()
     if built.name != config:
         what = f"the recipe is of the config {built.name!r}"
         raise CardError(what, where, "fetch the whole repository again")
     return folder, held
+
+
+def _lock(fs: AbstractFileSystem, path: str) -> Lock:
+    try:
+        held = json.loads(fs.cat_file(path))
+        _ = held["config"]["build_hash"], held["build"]["accepted"], held["files"].items()
+    except (ValueError, KeyError, TypeError, AttributeError):
+        raise CardError("the lock is damaged", path, "fetch the whole repository again") from None
+    assert isinstance(held, dict)
+    return held
 
 
 def _check(folder: Folder, held: Lock) -> Checked:

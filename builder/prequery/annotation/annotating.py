@@ -210,7 +210,8 @@ class _Running:
             "fields": {key: name for key, name in vars(dataset.fields).items() if name},
             "kept": self.given.kept,
             "dtypes": self.given.dtypes,
-            "features": self.given.features(columns).to_dict(),
+            # A list, because the keys of a lock are sorted and fields have an order.
+            "features": self.given.features(columns)._to_yaml_list(),
         }
 
     async def _checks(self) -> dict[str, Check]:

@@ -157,7 +157,7 @@ def _features(recipe: AnyRecipe, lock: Lock) -> Any:
     if isinstance(recipe, Annotation):
         from datasets import Features
 
-        return Features.from_dict(lock["dataset"]["features"])
+        return Features._from_yaml_list(lock["dataset"]["features"])
     return rows.features(recipe.dtypes, recipe.shape)
 
 
