@@ -7,6 +7,10 @@ its threads; a peak is what measuring added to the process that had imported eve
 the responses, with a column's model and, of those that see every row, with what they keep of each.
 Of a column that asks a judge it is what the column itself does, asking and reading: the answers are
 at hand, as in a build from its journal, and what an endpoint takes comes on top.
+
+scripts/bench_columns.py looks [ROWS] [COLUMN ...]: a build looks again and again at ever more rows,
+here at 1/2, 3/4, 7/8 ... of them, as it does where filters over all rows reject half. What is
+worked out of single rows is done anew at each look, or kept.
 """
 
 import json
@@ -38,7 +42,8 @@ from prequery.columns.base import (
     Score,
     To,
 )
-from prequery.columns.run import conclude
+from prequery.columns.kept import Kept
+from prequery.columns.run import conclude, survey
 from prequery.columns.vectors import packed
 
 BATCH = 1_000
@@ -149,6 +154,53 @@ class Read:
             yield {name: batch[name] for name in self._column.inputs()}
 
 
+def looked(name: str, count: int, keeps: bool) -> dict[str, float]:
+    """Measure a column at every look of a build that ends with so many rows."""
+    with tempfile.TemporaryDirectory() as folder:
+        column, kept = made(name, Path(folder)), Kept(Path(folder, "kept")) if keeps else None
+        assert isinstance(column, CorpusColumn)
+        before_mb, taken_s = peak_mb(), 0.0
+        for rows in looks(count):
+            drawn = Rows(rows)
+            next(iter(drawn))
+            drawn.drawing_s, start = 0.0, time.perf_counter()
+            survey([column], drawn, kept)
+            taken_s += time.perf_counter() - start - drawn.drawing_s
+    return {"seconds": taken_s, "peak_mb": peak_mb() - before_mb}
+
+
+def looks(count: int) -> list[int]:
+    """Return at how many rows a build looks: what is missing halves, down to a window's rows."""
+    missing, found = count // 2, []
+    while missing > count // 256:
+        found.append(count - missing)
+        missing //= 2
+    return [*found, count]
+
+
+def compare_looks(count: int, names: list[str]) -> None:
+    """Print what all looks of a build take, anew and kept, beside a single look."""
+    print("| column | rows | looks | anew s | kept s | peak anew | kept |")
+    print("|---|---|---|---|---|---|---|")
+    for name in names:
+        anew, kept = (
+            json.loads(
+                subprocess.run(
+                    [sys.executable, __file__, "looked", name, str(count), keeps],
+                    stdout=subprocess.PIPE,
+                    text=True,
+                    check=True,
+                ).stdout
+            )
+            for keeps in ("", "kept")
+        )
+        print(
+            f"| `{name}` | {count:,} | {len(looks(count))} | {anew['seconds']:,.1f} "
+            f"| {kept['seconds']:,.1f} | +{anew['peak_mb']:,.0f} MB | +{kept['peak_mb']:,.0f} MB |",
+            flush=True,
+        )
+
+
 def main(counts: list[int], names: list[str]) -> None:
     """Print the table."""
     print("| column | rows | rows/s | CPU a row | peak |")
@@ -166,7 +218,15 @@ def main(counts: list[int], names: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    if sys.argv[1:2] == ["measure"]:
+    corpus = [kind.name for kind in columns.ALL if issubclass(kind, CorpusColumn)]
+    if sys.argv[1:2] == ["looked"]:
+        print(json.dumps(looked(sys.argv[2], int(sys.argv[3]), bool(sys.argv[4]))))
+    elif sys.argv[1:2] == ["looks"]:
+        given = sys.argv[2:]
+        sizes = [int(word) for word in given if word.isdigit()] or [20_000]
+        for size in sizes:
+            compare_looks(size, [word for word in given if not word.isdigit()] or corpus)
+    elif sys.argv[1:2] == ["measure"]:
         print(json.dumps(measured(sys.argv[2], int(sys.argv[3]))))
     else:
         given = sys.argv[1:]

@@ -48,6 +48,7 @@ HELPERS = {
     "vectors",
     "centroids",
     "neighbors",
+    "kept",
     "ngrams",
     "minhash",
     "reference",

@@ -190,6 +190,7 @@ def complete(
                 "rejected": dict(selection.rejected),
                 "ended": dict(selection.ended),
                 "steps": [step.told() for step in selection.steps],
+                "measuring": {name: dict(told) for name, told in selection.measuring.items()},
                 "requests": selection.requests,
                 "prompt_tokens": selection.prompt_tokens,
                 "generated_tokens": selection.generated_tokens,

@@ -69,13 +69,21 @@ class MinNeighborDistance(CorpusColumn):
         """Embed every instruction and compare each with all others."""
         import numpy as np
 
-        from prequery.columns.neighbors import nearest
+        from prequery.columns.kept import kept_by
+        from prequery.columns.neighbors import Begun, nearest, recall
         from prequery.columns.vectors import embedded
 
         ids: list[str] = [row_id for batch in batches for row_id in batch["id"]]
         vectors, row_count = embedded(self._embedder, batches), len(ids)
         measurable = np.flatnonzero(vectors.any(axis=1))
-        found = nearest(vectors[measurable], self.threshold, self.exact_rows)
+        known, kept = vectors[measurable], kept_by(batches)
+        begun = kept.state(f"neighbors {self.fingerprint()}", Begun) if kept else None
+        found = nearest(known, self.threshold, self.exact_rows, begun=begun)
+        if kept:
+            is_exact = len(known) <= self.exact_rows
+            # A build looks again while rows are missing; what is told is of its last look.
+            shares = {} if is_exact else {"recall": recall(known, found)}
+            kept.told[self.name] = {"exact": is_exact, "rows": len(known), **shares}
 
         distances: list[float | None] = [None] * row_count
         counts: list[int | None] = [None] * row_count

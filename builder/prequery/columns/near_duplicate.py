@@ -3,9 +3,13 @@
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 from prequery.columns.base import Batch, CorpusColumn, Values
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,23 +68,27 @@ class NearDuplicate(CorpusColumn):
         """Sign every text, and compare those that agree in a band."""
         import numpy as np
 
+        from prequery.columns.kept import worked_out
         from prequery.columns.minhash import MinHash, groups
 
         ids: list[str] = [row_id for batch in batches for row_id in batch["id"]]
         hashes = self.bands * self.band_hashes
         signer = MinHash(self.ngram, hashes)
-        signatures = np.zeros((len(ids), hashes), np.uint32)
-        measurable: list[int] = []
-        row = 0
-        for batch in batches:
-            for texts in zip(batch["instruction"], batch["response"], strict=True):
+
+        def work(batch: Batch) -> "NDArray[np.uint32]":
+            # The last number says whether there is a text.
+            signed = np.zeros((len(batch["id"]), hashes + 1), np.uint32)
+            for row, texts in enumerate(zip(batch["instruction"], batch["response"], strict=True)):
                 told = texts if self.response else texts[:1]
-                signed = signer.sign("\n".join(text for text in told if text is not None))
-                if signed is not None:
-                    signatures[len(measurable)] = signed
-                    measurable.append(row)
-                row += 1
-        firsts = groups(signatures[: len(measurable)], self.bands, self.min_similarity).tolist()
+                signature = signer.sign("\n".join(text for text in told if text is not None))
+                if signature is not None:
+                    signed[row, :hashes], signed[row, hashes] = signature, 1
+            return signed
+
+        signed = worked_out(f"signatures {self.fingerprint()}", batches, work)
+        measurable = np.flatnonzero(signed[:, hashes]).tolist() if len(signed) else []
+        signatures = signed[measurable, :hashes] if measurable else np.zeros((0, hashes), np.uint32)
+        firsts = groups(signatures, self.bands, self.min_similarity).tolist()
         sizes = Counter(firsts)
 
         repeats: list[bool | None] = [None] * len(ids)

@@ -1,6 +1,6 @@
 """Nearest neighbours among vectors: exact for few, by buckets for many."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from math import isqrt
 
 import numpy as np
@@ -36,11 +36,27 @@ class Neighbors:
     first: NDArray[np.int64]
 
 
+@dataclass
+class Begun:
+    """What an exact search found so far, in whole numbers; to go on from when vectors come.
+
+    Attributes:
+        least: Least distance of each, less its own square.
+        count: As of `Neighbors`.
+        first: As of `Neighbors`.
+    """
+
+    least: NDArray[np.int32] = field(default_factory=lambda: np.zeros(0, np.int32))
+    count: NDArray[np.int64] = field(default_factory=lambda: np.zeros(0, np.int64))
+    first: NDArray[np.int64] = field(default_factory=lambda: np.zeros(0, np.int64))
+
+
 def nearest(
     vectors: Whole,
     threshold: float,
     exact_rows: int = EXACT_ROWS,
     block_rows: int | None = None,
+    begun: Begun | None = None,
 ) -> Neighbors:
     """Find every vector's nearest other one.
 
@@ -54,14 +70,40 @@ def nearest(
         threshold: Squared L2 distance, over 0.
         exact_rows: Above so many the search is by buckets.
         block_rows: Vectors that are compared at a time; it changes no value.
+        begun: What an exact search for the first of these vectors found, by the same threshold: the
+            others alone are compared then. It takes what this one finds, where this one is exact.
     """
     search = _Search(vectors, threshold)
     if len(vectors) <= exact_rows:
-        search.compare_all(block_rows or _BLOCK_ROWS)
+        first = search.go_on(begun) if begun else 0
+        search.compare_all(block_rows or _BLOCK_ROWS, first)
+        if begun:
+            search.leave(begun)
     else:
         for members, others in buckets(vectors, 2 * isqrt(len(vectors)), PROBES):
             search.compare(members, others, block_rows)
     return search.found()
+
+
+def recall(vectors: Whole, found: Neighbors, sample: int = 1_000) -> float:
+    """Return the share of some vectors whose nearest other one was found.
+
+    Args:
+        vectors: That were searched.
+        found: By `nearest`.
+        sample: So many, evenly spaced, are compared with all.
+    """
+    rows = np.unique(np.linspace(0, len(vectors) - 1, min(sample, len(vectors))).astype(np.int64))
+    own = squares(vectors[rows]).astype(np.int64)
+    least = np.full(len(rows), _FAR, np.int64)
+    for start in range(0, len(vectors), 10_000):
+        block = np.arange(start, min(start + 10_000, len(vectors)))
+        distances = Targets(vectors[block]).compare(vectors[rows])
+        itself = np.flatnonzero((rows >= block[0]) & (rows <= block[-1]))
+        distances[itself, rows[itself] - start] = _FAR
+        least = np.minimum(least, distances.min(axis=1))
+    hits = (least + own) / SCALE**2 == found.distance[rows]
+    return float(np.count_nonzero(hits)) / len(rows)
 
 
 def buckets(
@@ -118,19 +160,37 @@ class _Search:
         self._count = np.zeros(rows, np.int64)
         self._first = np.arange(rows)
 
-    def compare_all(self, block_rows: int) -> None:
-        """Compare each with every other; a pair is multiplied once, and read in both directions."""
-        blocks = np.split(
-            np.arange(len(self._squares)), range(block_rows, len(self._squares), block_rows)
-        )
+    def go_on(self, begun: Begun) -> int:
+        """Take over what an earlier search found; return for how many vectors."""
+        rows = len(begun.least)
+        self._least[:rows], self._count[:rows] = begun.least, begun.count
+        self._first[:rows] = begun.first
+        return rows
+
+    def leave(self, begun: Begun) -> None:
+        """Hand over what this search found."""
+        begun.least, begun.count, begun.first = self._least, self._count, self._first
+
+    def compare_all(self, block_rows: int, new: int = 0) -> None:
+        """Compare each with every other; a pair is multiplied once, and read in both directions.
+
+        Args:
+            block_rows: Vectors that are compared at a time.
+            new: The vectors before this one have been compared with one another.
+        """
+        rows = len(self._squares)
+        blocks = [np.arange(at, min(at + block_rows, new)) for at in range(0, new, block_rows)]
+        old = len(blocks)
+        blocks += [np.arange(at, min(at + block_rows, rows)) for at in range(new, rows, block_rows)]
         for at, members in enumerate(blocks):
-            if not len(members):
+            if new == rows:
                 return
             targets = Targets(self._vectors[members])
-            distances = targets.compare(self._vectors[members])
-            np.fill_diagonal(distances, _FAR)
-            self._note(members, distances, members)
-            for others in blocks[at + 1 :]:
+            if at >= old:
+                distances = targets.compare(self._vectors[members])
+                np.fill_diagonal(distances, _FAR)
+                self._note(members, distances, members)
+            for others in blocks[max(at + 1, old) :]:
                 distances = targets.compare(self._vectors[others])
                 self._note(others, distances, members)
                 # Less the members' own squares now, not the others'.

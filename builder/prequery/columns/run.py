@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from math import isfinite
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from prequery.columns.base import (
     Batch,
@@ -16,6 +16,9 @@ from prequery.columns.base import (
     Values,
 )
 from prequery.errors import ColumnError
+
+if TYPE_CHECKING:
+    from prequery.columns.kept import Kept
 
 _DEFECT = "this is a defect of the column, not of the data: correct its code; the answers are kept"
 
@@ -46,13 +49,16 @@ def measure(columns: Sequence[Column], rows: Batch, batch_size: int = 1000) -> V
     return measured
 
 
-def survey(columns: Sequence[CorpusColumn], batches: Iterable[Batch]) -> Values:
+def survey(
+    columns: Sequence[CorpusColumn], batches: Iterable[Batch], kept: "Kept | None" = None
+) -> Values:
     """Measure what depends on all rows, without holding them.
 
     Args:
         columns: What to measure. Each is given the fields that it reads and no other.
         batches: All candidate rows in slot order, with `id` and every field that a column reads;
             may be gone through several times.
+        kept: What was worked out of the first of these rows before; takes what is now.
 
     Returns:
         As `measure`.
@@ -64,7 +70,7 @@ def survey(columns: Sequence[CorpusColumn], batches: Iterable[Batch]) -> Values:
     ids = [row_id for batch in batches for row_id in batch["id"]]
     for column in columns:
         _refuse_twice(column, measured)
-        given = column.compute(_Read(column, batches))
+        given = column.compute(_Read(column, batches, kept))
         _check(column, given, ids)
         measured |= {name: given[name] for name in column.gives()}
     return measured
@@ -89,6 +95,7 @@ class _Read:
 
     column: Column
     batches: Iterable[Batch]
+    kept: "Kept | None" = None
 
     def __iter__(self) -> Iterator[Batch]:
         for batch in self.batches:

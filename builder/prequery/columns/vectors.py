@@ -1,6 +1,7 @@
 """Unit vectors as whole numbers, so that what is computed from them is exact."""
 
 import base64
+import json
 from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
@@ -8,6 +9,7 @@ from numpy.typing import NDArray
 
 from prequery.columns.base import Batch
 from prequery.columns.embedder import RECORDED, Embedder
+from prequery.columns.kept import worked_out
 from prequery.errors import ColumnError
 
 # Vectors are rounded to whole numbers of this length. A product of two is then below 2**24, up
@@ -70,15 +72,18 @@ class Targets:
 
 
 def embed_all(embedder: Embedder, batches: Iterable[Batch], field: str) -> Whole:
-    """Embed one field of all rows; memory holds the texts of one batch, and 2 bytes a number."""
-    rows = sum(len(batch[field]) for batch in batches)
-    vectors = np.zeros((rows, embedder.dim), dtype=np.int16)
-    start = 0
-    for batch in batches:
+    """Embed one field of all rows; memory holds the texts of one batch, and 2 bytes a number.
+
+    Where the batches keep what is worked out, rows that were embedded before are not once more.
+    """
+    made_of = json.dumps([field, embedder.dim, embedder.pins()], sort_keys=True)
+
+    def work(batch: Batch) -> Whole:
         texts: Sequence[str | None] = batch[field]
-        vectors[start : start + len(texts)] = whole(embedder.embed(texts))
-        start += len(texts)
-    return vectors
+        return whole(embedder.embed(texts))
+
+    vectors: Whole = worked_out(f"vectors {made_of}", batches, work)
+    return vectors if len(vectors) else np.zeros((0, embedder.dim), np.int16)
 
 
 def embedded(embedder: Embedder | None, batches: Iterable[Batch]) -> Whole:

@@ -4,6 +4,7 @@ from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property, partial
 from pathlib import Path
+from typing import Any
 
 from prequery import rows
 from prequery.births import Births, Flat
@@ -38,6 +39,7 @@ class Selection:
         prompt_tokens: Of those requests; null if the endpoint does not count.
         generated_tokens: Of those requests.
         steps: What each filter did, in the order of going through them.
+        measuring: Column to what should be known of its measurement, besides the values.
     """
 
     parts: list[str]
@@ -49,6 +51,7 @@ class Selection:
     prompt_tokens: int | None
     generated_tokens: int
     steps: tuple[Step, ...] = ()
+    measuring: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
 
 @dataclass

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from prequery import filters
 from prequery.births import Births, Flat
 from prequery.columns.base import Batch, Values
+from prequery.columns.kept import Kept
 from prequery.columns.run import survey
 from prequery.filters import Filter, Pick
 from prequery.selection.alone import filter_reason
@@ -60,7 +61,8 @@ class Together:
         if not self.slots:
             return Judged({}, [])
         reads = {"id"}.union(*(column.inputs() for column in self.steps.corpus))
-        measured = survey(self.steps.corpus, _Batches(self._parts, sorted(reads)))
+        batches = _Batches(self._parts, sorted(reads))
+        measured = survey(self.steps.corpus, batches, self.kept)
         steps, reasons = self.steps.leading, []
         for batch in self._batches(measured, {"id"}.union(*(step.reads for step in steps))):
             reasons += [text and filter_reason(text) for text in filters.apply(steps, batch)]
@@ -152,6 +154,11 @@ class Together:
             whole = {name: measured[name][start:stop] for name in reads & measured.keys()}
             yield {**batch, **whole}
             start = stop
+
+    @cached_property
+    def kept(self) -> Kept:
+        """What columns worked out of the candidates so far."""
+        return Kept(self.folder / "kept")
 
     @cached_property
     def _parts(self) -> Parts:
