@@ -9,7 +9,7 @@ import pytest
 
 import judged_release as judged
 from prequery import card, recipe
-from prequery.card import Card, facts
+from prequery.card import Card, facts, svg
 
 RELEASED = [judged.row(slot) for slot in range(400)]
 FILES = {"chat/train-00000-of-00001.parquet": {"bytes": 1, "rows": 400, "sha256": "cd" * 32}}
@@ -99,6 +99,15 @@ def test_pictures_repeat_byte_for_byte_however_rows_are_cut(made: Card) -> None:
 
 def test_a_picture_is_a_few_kilobytes(made: Card) -> None:
     assert max(len(picture) for picture in pictures(made).values()) < 16_000
+
+
+def test_the_top_of_an_axis_is_round_and_near() -> None:
+    for count in (*range(1, 2_000), 10**6, 10**6 + 1, 999_999):
+        top = svg._round_up(count)
+
+        assert top % 2 == 0
+        assert count <= top <= max(1.34 * count, 2)
+        assert len(str(top).rstrip("0")) <= 2
 
 
 def test_one_value_alone_has_no_bar() -> None:

@@ -13,6 +13,7 @@ WIDTH = 760
 INK, MUTED, LINE, BAR = "#1f2328", "#59636e", "#e4e7eb", "#3b76c4"
 LABEL_CHARS = 28
 """A label is cut behind so many characters."""
+_TOPS = (10, 12, 14, 16, 18, 20, 24, 30, 36, 40, 50, 60, 80, 100)
 _POWERS = frozenset(float(2**power) for power in range(1, 40))
 _SHADES = ((0xF1, 0xF5, 0xFB), (0x1D, 0x4E, 0x94))
 """Colour of the smallest and of the largest number of a grid."""
@@ -147,10 +148,11 @@ def grid(
 
 
 def _round_up(count: int) -> int:
-    """Return the next of 2, 4, 6, 8, 10, 20, 40 ..., whose half is whole."""
-    power = int(10 ** (len(str(count)) - 1))
-    steps = (2, 4, 6, 8, 10, 20) if power == 1 else (1, 2, 4, 6, 8, 10)
-    return next(step * power for step in steps if step * power >= count)
+    """Return a round number from `count` on, whose half is whole: the top of an axis."""
+    if count <= 10:
+        return max(count + count % 2, 2)
+    tenth = int(10 ** (len(str(count)) - 2))
+    return next(step * tenth for step in _TOPS if step * tenth >= count)
 
 
 def _oddness(labels: Sequence[float]) -> tuple[int, int]:
