@@ -13,6 +13,10 @@ from huggingface_hub import CommitOperationAdd, constants
 
 from hub import Fault, Hub
 from prequery.errors import RebuildError
+from prequery.release import content
+from prequery.release.hub import Wishes
+from prequery.release.hub import release as release_on_hub
+from prequery.release.wire import Wire
 from prequery.released import Released, open_release
 from prequery.verification import verify
 from released_folders import REPO, edit_lock, release, upload
@@ -90,6 +94,16 @@ def test_a_tag_on_the_hub_is_opened(hub: Hub, out: Path) -> None:
         "tag": f"{TAG} is commit {commit[:7]}, and no commit says that it released this version"
     }
     assert open_release(REPO).where == f"datasets/{REPO}@main, commit {commit[:7]}"
+
+
+def test_what_the_release_command_wrote_is_what_its_lock_says(hub: Hub, out: Path) -> None:
+    done = release_on_hub(content.read(str(out)), Wire(REPO, hub.url, hub.token), Wishes())
+
+    found = list(verify(open_release(f"{REPO}@{TAG}", "scripted")))
+
+    assert {one.verdict for one in found} == {"same"}
+    (tag,) = [one.told for one in found if one.name == "tag"]
+    assert tag.startswith(f"{TAG} is commit {(done.commit or '')[:7]}, build ")
 
 
 def test_every_kind_of_change_shows(out: Path) -> None:
