@@ -12,7 +12,8 @@ import pytest
 from huggingface_hub import CommitOperationAdd, constants
 
 from hub import Fault, Hub
-from prequery.errors import RebuildError
+from prequery import cards
+from prequery.errors import RebuildError, ReleaseError
 from prequery.release import content
 from prequery.release.hub import Wishes
 from prequery.release.hub import release as release_on_hub
@@ -305,3 +306,18 @@ def test_recorded_answers_that_were_changed_show(out: Path) -> None:
     assert differing(open_release(str(out))) == {
         "journals/scripted/v1.0.0": "a.txt is missing, or is not as it was"
     }
+
+
+def test_files_that_a_recipe_names_need_not_be_there_to_read_a_release(tmp_path: Path) -> None:
+    (tmp_path / "recipes").mkdir()
+    shutil.copy(Path(__file__).parent / "texts/riddles.jsonl", tmp_path / "recipes")
+    named = "[length, {contamination: {files: {riddles.jsonl: question}}}]"
+    out = release(tmp_path, "out", columns=named)
+
+    assert set(verdicts(open_release(str(out))).values()) == {"same"}
+    assert content.read(str(out)).config == "scripted"
+    assert [one.found for one in cards.check(str(out))] == [()]
+    (out / "riddles.jsonl").write_text("")
+    assert verdicts(open_release(str(out)))["fingerprint"] == "differs"
+    with pytest.raises(ReleaseError):
+        content.read(str(out))

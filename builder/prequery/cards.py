@@ -13,7 +13,7 @@ from prequery.card import differences, history, sections
 from prequery.card.differences import Difference
 from prequery.errors import BuildError, CardError
 from prequery.folder import Folder
-from prequery.lock import Lock
+from prequery.lock import Lock, pins_of
 from prequery.recipe import AnyRecipe
 from prequery.released import Released, open_release
 
@@ -135,9 +135,11 @@ def _opened(fs: AbstractFileSystem, root: str, config: str, place: str) -> tuple
         ) from None
     held = _lock(fs, posixpath.join(root, f"{config}{LOCK}"))
     if "dataset" in held:  # somebody's, annotated: the lock tells which fields it brought
-        built: AnyRecipe = recipe.read_annotation(text, where, held["dataset"]["dtypes"])
+        built: AnyRecipe = recipe.read_annotation(
+            text, where, held["dataset"]["dtypes"], locked=pins_of(held)
+        )
     else:
-        built = recipe.read(text, where)
+        built = recipe.read(text, where, locked=pins_of(held))
     folder = Folder(fs, root, built)
     if built.name != config:
         what = f"the recipe is of the config {built.name!r}"

@@ -245,6 +245,17 @@ def beside(recipe: Recipe) -> Lock | None:
     return lock
 
 
+def pins_of(lock: Lock) -> dict[str, dict[str, str]]:
+    """Return the pins of every column that a lock tells of; those of an edited one are dropped."""
+    found = {}
+    columns = lock.get("columns")
+    for name, column in columns.items() if isinstance(columns, dict) else ():
+        pins = column.get("pins") if isinstance(column, dict) else None
+        if isinstance(pins, dict) and all(isinstance(one, str) for one in pins.values()):
+            found[name] = pins
+    return found
+
+
 def path_beside(recipe: Recipe) -> Path:
     """Return where the lock of a recipe stands: its file's name with .lock.json."""
     return Path(recipe.source).with_suffix(".lock.json")

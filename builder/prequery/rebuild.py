@@ -202,6 +202,12 @@ def _trust(release: Released, out: str) -> None:
             release.where,
             "take the release from its tag, or from who made it",
         )
+    if "dataset" in release.lock:
+        raise RebuildError(
+            "this release measures somebody's dataset: no model wrote its rows",
+            release.where,
+            f"measure again with its recipe: prequery annotate --recipe {release.config}.yaml",
+        )
     source = release.source
     if isinstance(source, FolderSource):
         fs, root = url_to_fs(out)

@@ -21,8 +21,8 @@ from fsspec.core import url_to_fs
 
 from prequery import shards
 from prequery.errors import RebuildError
-from prequery.lock import Lock
-from prequery.recipe import Recipe, read
+from prequery.lock import Lock, pins_of
+from prequery.recipe import AnyRecipe, read, read_annotation
 
 LOCK = ".lock.json"
 _REPO = re.compile(r"(?P<repo>[\w.-]+/[\w.-]+)(@(?P<revision>[^@\s]+))?")
@@ -186,14 +186,18 @@ class Released:
                 "take a release that is whole: it was not finished, or files were removed",
             ) from None
 
-    def recipe(self) -> Recipe:
-        """Return the released recipe, checked.
+    def recipe(self) -> AnyRecipe:
+        """Return the released recipe, checked; files that it names need not be here.
 
         Raises:
             RebuildError: There is none.
             RecipeError: This prequery does not take it, or lacks a column or a file of it.
         """
-        return read(self.recipe_text(), f"{self.config}.yaml")
+        source = posixpath.join(self.where, f"{self.config}.yaml")
+        text, locked = self.recipe_text(), pins_of(self.lock)
+        if "dataset" in self.lock:
+            return read_annotation(text, source, self.lock["dataset"]["dtypes"], locked)
+        return read(text, source, locked=locked)
 
     def card(self) -> str | None:
         """Return the README that the release stands in; null: there is none."""

@@ -17,7 +17,7 @@ import pyarrow.compute as pc
 from prequery.errors import BuildError, RebuildError
 from prequery.filters import Filter
 from prequery.lock import Lock
-from prequery.recipe import Recipe
+from prequery.recipe import AnyRecipe
 from prequery.released import Released
 from prequery.selection.steps import Steps
 from prequery.strict_yaml import parse
@@ -221,7 +221,7 @@ class _Judge:
         known: Fields that the rows have.
     """
 
-    def __init__(self, recipe: Recipe, release: Released, known: Sequence[str]) -> None:
+    def __init__(self, recipe: AnyRecipe, release: Released, known: Sequence[str]) -> None:
         steps = Steps(recipe)
         self._end = int(release.lock["build"]["attempts"])
         self._filters: list[Filter] = [one for one in steps.leading if one.reads <= set(known)]

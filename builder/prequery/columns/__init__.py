@@ -79,13 +79,20 @@ def available() -> dict[str, type[Column]]:
     return _BUILT_IN | {entry.name: _resolve(entry) for entry in others}
 
 
-def load(spec: object, where: str, folder: Path = Path()) -> Column:
+def load(
+    spec: object,
+    where: str,
+    folder: Path = Path(),
+    locked: Mapping[str, Mapping[str, str]] | None = None,
+) -> Column:
     """Make a column from an entry of a recipe.
 
     Args:
         spec: A name, or a mapping of one name to a mapping of its parameters.
         where: Place of the entry, for errors.
         folder: Where relative names of files begin: the recipe's.
+        locked: Column to the hashes of its files in a release's lock. A release does not carry
+            them, and what was measured can be read without. Null: they must be there.
 
     Raises:
         RecipeError: No such column, parameter or file, or a parameter of the wrong type or value.
@@ -93,9 +100,11 @@ def load(spec: object, where: str, folder: Path = Path()) -> Column:
     name, parameters = _split(spec, where)
     column = _BUILT_IN.get(name) or _installed(name, where)
     made = _construct(column, parameters, where)
+    vouched = (locked or {}).get(name, {})
+    made.vouch(vouched)
     for file in made.reads_files():
         made.stand_in(folder)
-        if not made.path(file).is_file():
+        if not made.path(file).is_file() and file not in vouched:
             what = f"column {name!r} reads the file {file!r}, which is not there"
             fix = f"put it at {made.path(file)}, or correct its name: it is relative to the recipe"
             raise RecipeError(what, where, fix)

@@ -110,13 +110,20 @@ def find(reference: str | Path) -> Traversable:
     )
 
 
-def read(text: str, source: str, changed: Mapping[str, Node] | None = None) -> Recipe:
+def read(
+    text: str,
+    source: str,
+    changed: Mapping[str, Node] | None = None,
+    locked: Mapping[str, Mapping[str, str]] | None = None,
+) -> Recipe:
     """Check a recipe's text.
 
     Args:
         text: YAML.
         source: Name of the file, for errors.
         changed: As `load`.
+        locked: Column to its pins in the lock of a release whose recipe this is: files that it
+            names need not be here. Null: they must.
 
     Raises:
         RecipeError: As `load`.
@@ -131,7 +138,7 @@ def read(text: str, source: str, changed: Mapping[str, Node] | None = None) -> R
     if changed and isinstance(node.value, dict):
         node.value.update(changed)
     top = Section(node, source, "", Recipe)
-    chosen = _columns(top)
+    chosen = _columns(top, locked)
     row_count = top.integer("rows", low=1, high=10**9)
     turns = _turns(top)
     responses = _sampling(top.section("responses", Sampling))
@@ -166,7 +173,12 @@ def read(text: str, source: str, changed: Mapping[str, Node] | None = None) -> R
     )
 
 
-def read_annotation(text: str, source: str, dtypes: Mapping[str, str] | None = None) -> Annotation:
+def read_annotation(
+    text: str,
+    source: str,
+    dtypes: Mapping[str, str] | None = None,
+    locked: Mapping[str, Mapping[str, str]] | None = None,
+) -> Annotation:
     """Check the text of a recipe that annotates a dataset.
 
     Args:
@@ -174,12 +186,13 @@ def read_annotation(text: str, source: str, dtypes: Mapping[str, str] | None = N
         source: Name of the file, for errors.
         dtypes: Fields that rows have before columns, with their dtypes; null: the dataset is not
             open yet, and filters are left out.
+        locked: As for `read`.
 
     Raises:
         RecipeError: Naming file, line and key, what is allowed, and the closest match.
     """
     top = Section(parse(text, source), source, "", Annotation)
-    chosen = _columns(top)
+    chosen = _columns(top, locked)
     rows.dtypes(column_dtypes(chosen))
     own = [column.judge for column in _askers(chosen) if column.judge in OWN]
     if own:
@@ -205,11 +218,16 @@ def read_annotation(text: str, source: str, dtypes: Mapping[str, str] | None = N
     )
 
 
-def _columns(top: Section) -> tuple[Column, ...]:
+def _columns(
+    top: Section, locked: Mapping[str, Mapping[str, str]] | None = None
+) -> tuple[Column, ...]:
     """Return the columns in order, no two of a name."""
     chosen = tuple(
         all_columns.load(
-            node.plain(), f"{top.source}, line {node.line}, columns", Path(top.source).parent
+            node.plain(),
+            f"{top.source}, line {node.line}, columns",
+            Path(top.source).parent,
+            locked,
         )
         for node in top.items("columns", default=())
     )

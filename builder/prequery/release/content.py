@@ -164,7 +164,7 @@ def read(out: str, config: str | None = None, *, allow_chance_labels: bool = Fal
     name = config or _only_config(fs, root, out)
     text = _text(fs, posixpath.join(root, name + LOCK), "the build is not finished: no lock", out)
     held = _lock(text, posixpath.join(out, name + LOCK))
-    built = _recipe(fs, root, name, out)
+    built = _recipe(fs, root, name, out, held)
     _agree(held, built, posixpath.join(out, name + LOCK))
     files = _shards(fs, root, held, name, out)
     files |= {f"{name}.yaml": _small(built.text), f"{name}{LOCK}": _small(text)}
@@ -251,11 +251,12 @@ def _lock(text: str, where: str) -> Lock:
     return held
 
 
-def _recipe(fs: AbstractFileSystem, root: str, name: str, out: str) -> Recipe:
+def _recipe(fs: AbstractFileSystem, root: str, name: str, out: str, held: Lock) -> Recipe:
     path = posixpath.join(root, f"{name}.yaml")
     text = _text(fs, path, "the recipe is missing beside the lock", out)
     try:
-        return recipe.read(text, posixpath.join(out, f"{name}.yaml"))
+        where = posixpath.join(out, f"{name}.yaml")
+        return recipe.read(text, where, locked=lock.pins_of(held))
     except BuildError as error:
         raise _edited(f"the recipe cannot be read: {error.what}", error.where) from None
 
