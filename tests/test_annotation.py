@@ -16,7 +16,7 @@ import pytest
 import yaml
 from datasets import ClassLabel, Dataset, Features, Value, load_dataset
 
-from prequery import annotation, cards, cli, recipe
+from prequery import annotation, cards, cli, rebuild, recipe
 from prequery.annotation import Annotated, Wish, annotate
 from prequery.conversation import Candidate
 from prequery.endpoint import Answer
@@ -26,11 +26,15 @@ from prequery.errors import (
     BuildError,
     DatasetError,
     EndpointError,
+    RebuildError,
     RecipeError,
 )
 from prequery.options import Options
+from prequery.released import open_release
 from prequery.simulation import Machine, Settings, simulate
 from prequery.transport import Patience
+from prequery.verification import verify
+from prequery.versions import compare
 from scripted_tei import REWARD_MODEL, REWARD_REVISION, Json, ScriptedTei
 from scripted_tgi import MODEL, REVISION, ScriptedTgi
 
@@ -213,6 +217,21 @@ def test_the_lock_names_the_files_and_the_recipe_rebuilds_the_bytes(tmp_path: Pa
     assert not again.reused
     assert files(tmp_path / "again") == files(tmp_path / "out")
     assert annotate(read, str(tmp_path / "again"), Options(), Silent, place).reused
+
+
+def test_a_measured_dataset_is_verified_and_compared_and_not_rebuilt(tmp_path: Path) -> None:
+    place = parquet(tmp_path, rows_of(250))
+    run(tmp_path, place, "one")
+    run(tmp_path, place, "two", filters=["response_words > 4"], columns=["length", "repetition"])
+    one, two = (open_release(str(tmp_path / name)) for name in ("one", "two"))
+
+    changes = compare(one, two)
+
+    assert {finding.verdict for finding in verify(one)} == {"same"}
+    assert changes.removed == {"filter: response_words > 4": 100}
+    assert changes.kept == 150
+    with pytest.raises(RebuildError, match="measures somebody's dataset"):
+        rebuild.from_recording(one, str(tmp_path / "again"))
 
 
 def test_many_files_are_one_dataset_and_many_shards_one_release(tmp_path: Path) -> None:
