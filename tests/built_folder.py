@@ -88,7 +88,7 @@ def build(out: Path, wanted: Wanted, checks: dict[str, Any] | None = None) -> Pa
         wanted: What it holds.
         checks: What the lock says of judges.
     """
-    built = recipe.read(wanted.recipe_text, f"{wanted.name}.yaml")
+    built = recipe.read(wanted.recipe_text, str(out / f"{wanted.name}.yaml"))
     schema = rows.features(built.dtypes, built.shape).arrow_schema
     count = -(-wanted.rows // wanted.rows_per_shard)
     (out / wanted.name).mkdir(parents=True)

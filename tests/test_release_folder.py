@@ -19,6 +19,7 @@ from prequery.cli import app
 from prequery.errors import ReleaseError
 from prequery.options import Options
 from prequery.release import content, folder
+from prequery.release.changes import belongs
 from scripted_tgi import ScriptedTgi, recipe_text
 
 
@@ -393,3 +394,24 @@ def test_the_recorded_answers_can_be_published_with_it(
     assert "already: nothing was changed" in again.stdout
     assert "already: nothing was changed" in without.stdout
     assert state(place) == with_it
+
+
+def test_every_file_of_a_release_is_known_as_one_by_its_name(tmp_path: Path) -> None:
+    read = content.read(str(build(tmp_path / "out", Wanted())))
+
+    assert [path for path in read.files if not belongs(path, "chat")] == []
+    assert [path for path in read.files if belongs(path, "cha") or belongs(path, "t")] == []
+
+
+def test_a_file_that_a_column_was_measured_against_must_be_in_reach(tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    out.mkdir()
+    (out / "known.txt").write_text("What is bread?\n")
+    build(out, Wanted(columns="[length, {novelty: {file: known.txt, field: line}}]"))
+    assert "known.txt" not in content.read(str(out)).files
+    (out / "known.txt").unlink()
+
+    with pytest.raises(ReleaseError, match="which is not there") as caught:
+        content.read(str(out))
+
+    assert "is not published" in caught.value.fix

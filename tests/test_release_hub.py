@@ -7,11 +7,13 @@ from typing import Any
 
 import pytest
 from huggingface_hub import CommitOperationAdd
+from typer.testing import CliRunner
 
 from built_folder import Wanted, build
 from hub import Fault, Hub
+from prequery.cli import app
 from prequery.errors import ReleaseError
-from prequery.release import content
+from prequery.release import content, wire
 from prequery.release import hub as hub_release
 from prequery.release.changes import Outcome
 from prequery.release.content import Content
@@ -470,3 +472,68 @@ def test_a_fault_in_an_upload_over_xet_leaves_nothing_half_done(
     release(xet, chat)
     assert titles(xet) == ["initial commit", "Release chat 1.0.0"]
     assert own(xet, "chat", "chat-v1.0.0") == wanted_files(chat)
+
+
+def test_who_may_not_write_can_propose(hub: Hub, tmp_path: Path) -> None:
+    release(hub, read(tmp_path / "one", Wanted()))
+    new = read(tmp_path / "two", Wanted(version="1.1.0"))
+
+    error = refused(hub, new, "hf_stranger")
+    proposed = release(hub, new, "hf_stranger", create_pr=True)
+
+    assert "--create-pr" in error.fix
+    assert proposed.kind == "proposed"
+    hub.api().merge_pull_request(REPO, 1, repo_type="dataset")
+    assert release(hub, new).kind == "released"
+    assert own(hub, "chat", "chat-v1.1.0") == wanted_files(new)
+
+
+def test_a_hub_that_does_not_answer_is_not_waited_for(
+    hub: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    chat = read(tmp_path / "chat", Wanted(rows=2))
+    monkeypatch.setattr(wire, "TIMEOUT", 0.3)
+    hub.fail(Fault("commit", when="after", hang_s=1.5))
+
+    done = release(hub, chat)
+
+    assert done.kind == "released"
+    assert titles(hub) == ["initial commit", "Release chat 1.0.0"]
+
+
+def test_no_round_is_begun_when_patience_is_at_its_end(hub: Hub, tmp_path: Path) -> None:
+    hub.fail(Fault("refs", status=503))
+
+    error = refused(hub, read(tmp_path / "chat", Wanted()), patience_s=0.0)
+
+    assert error.what.startswith("the Hub did not take the release in 1 tries")
+
+
+def test_the_same_release_by_two_machines_is_made_once(hub: Hub, tmp_path: Path) -> None:
+    chat = read(tmp_path / "chat", Wanted())
+    hub.api().create_repo(REPO, repo_type="dataset")
+    other = threading.Thread(target=lambda: release(hub, chat, "hf_colleague"))
+    hub.fail(Fault("preupload", runs=other.start))
+
+    release(hub, chat)
+    other.join()
+
+    assert titles(hub) == ["initial commit", "Release chat 1.0.0"]
+    assert own(hub, "chat", "chat-v1.0.0") == wanted_files(chat)
+
+
+def test_the_command_releases_and_shows_no_token(
+    hub: Hub, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    out = build(tmp_path / "out", Wanted(rows=2))
+    hub.fail(Fault("lfs-upload", status=503))
+    hub.fail(Fault("tag", status=500, message=f"who showed {hub.token}?"))
+
+    done = CliRunner().invoke(app, ["release", str(out), "--repo", REPO])
+
+    said = done.output + "".join(capfd.readouterr())
+    assert done.exit_code == 0
+    assert 'load_dataset("acme/data", "chat", revision="chat-v1.0.0", split="train")' in done.output
+    assert "hf_***" in said
+    assert hub.token not in said
+    assert "/lfs/" not in said

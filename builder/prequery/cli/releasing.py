@@ -113,7 +113,10 @@ def _recorded(read: Any, journal: str | None, folder: Path) -> Any:
     from fsspec.implementations.local import LocalFileSystem
 
     from prequery import recording
+    from prequery.recipe import Recipe
 
+    if not isinstance(read.recipe, Recipe):
+        raise typer.BadParameter("rows of somebody's dataset rest on no answers: no --with-journal")
     root = folder / recording.place(read.config, read.version)
     root.mkdir(parents=True)
     options = chosen(None, None, journal=journal)

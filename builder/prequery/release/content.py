@@ -168,9 +168,6 @@ def read(out: str, config: str | None = None, *, allow_chance_labels: bool = Fal
     _agree(held, built, posixpath.join(out, name + LOCK))
     files = _shards(fs, root, held, name, out)
     files |= {f"{name}.yaml": _small(built.text), f"{name}{LOCK}": _small(text)}
-    template = Folder(fs, root, built).template()
-    if template is not None:
-        files[f"{name}.card.jinja"] = _small(template)
     _refuse_chance(held, built, posixpath.join(out, name + LOCK), allow_chance_labels)
     made = _card(Folder(fs, root, built), held, out)
     for path, small in made.files.items():
@@ -258,7 +255,12 @@ def _recipe(fs: AbstractFileSystem, root: str, name: str, out: str, held: Lock) 
         where = posixpath.join(out, f"{name}.yaml")
         return recipe.read(text, where, locked=lock.pins_of(held))
     except BuildError as error:
-        raise _edited(f"the recipe cannot be read: {error.what}", error.where) from None
+        raise ReleaseError(
+            f"the recipe cannot be read: {error.what}",
+            error.where,
+            "restore it; a file that a column reads must stand beside it, or a link to it: it is "
+            "not published",
+        ) from None
 
 
 def _agree(held: Lock, built: Recipe, where: str) -> None:
@@ -331,7 +333,7 @@ def _card(folder: Folder, held: Lock, out: str) -> Card:
         what = f"the card cannot be made from this lock: {type(error).__name__} {error}"
         raise _edited(what, out) from None
     for name, wanted in made.files.items():
-        found = _text(folder.fs, folder.path(name), "a picture of the card is missing", out)
+        found = _text(folder.fs, folder.path(name), "a file of the card is missing", out)
         if found != wanted:
             raise _foreign_card(out, name)
     if section != fresh:

@@ -34,6 +34,8 @@ from prequery.release.wire import Again, Held, Operation, Refs, Wire
 
 WAITS_S = (1.0, 2.0, 4.0, 8.0, 16.0)
 """Before each round that follows a failed one, at most; the draw is uniform."""
+PATIENCE_S = 900.0
+"""No round is begun anew after so long."""
 SHARDS_AT_ONCE = 16
 """Uploaded together: what a kill can make a later run send again is at most so many."""
 ID_CHARS = 16
@@ -52,6 +54,7 @@ class Wishes:
         overwrite_edits: Replace what somebody edited by hand since the version before.
         dry_run: Compare, and change nothing.
         waits_s: See `WAITS_S`.
+        patience_s: See `PATIENCE_S`. A round can take longer: huggingface_hub repeats some calls.
     """
 
     branch: str = "main"
@@ -60,6 +63,7 @@ class Wishes:
     overwrite_edits: bool = False
     dry_run: bool = False
     waits_s: Sequence[float] = WAITS_S
+    patience_s: float = PATIENCE_S
 
 
 def release(
@@ -82,7 +86,7 @@ def release(
     """
     steps = _Steps(content, wire, wishes, say)
     told_token = wishes.dry_run
-    failed = 0
+    failed, started = 0, time.monotonic()
     while True:
         try:
             if not told_token:
@@ -92,7 +96,8 @@ def release(
             if outcome:
                 return outcome
         except Again as again:
-            if failed == len(wishes.waits_s):
+            late = time.monotonic() - started > wishes.patience_s
+            if late or failed == len(wishes.waits_s):
                 raise ReleaseError(
                     f"the Hub did not take the release in {failed + 1} tries; the last: {again}",
                     wire.where,
