@@ -313,6 +313,30 @@ def test_the_command_tells_by_its_exit_code(out: Path, tmp_path: Path) -> None:
     assert told["differences"][0]["token"] == 0
 
 
+def test_what_is_released_with_its_answers_is_rebuilt_from_its_tag(
+    hub: Hub, tmp_path: Path
+) -> None:
+    out = release(tmp_path, "out")
+    tag = f"{REPO}@scripted-v1.0.0"
+    journal = ["--with-journal", "--journal", str(tmp_path / "journal")]
+
+    done = [
+        CliRunner().invoke(app, words)
+        for words in (
+            ["release", str(out), "--repo", REPO, *journal],
+            ["verify", tag, "scripted"],
+            ["rebuild", tag, "scripted", "--out", str(tmp_path / "again")],
+            ["diff", tag, str(tmp_path / "again"), "scripted"],
+        )
+    ]
+
+    assert [one.exit_code for one in done] == [0, 0, 0, 0], [one.output for one in done]
+    assert "40 recorded answers" in done[1].output
+    assert "DIFFERS" not in done[1].output + done[2].output
+    assert "No row, field or value differs." in done[3].output
+    assert shards(tmp_path / "again") == shards(out)
+
+
 def test_the_exact_mode_of_the_embedded_model_comes_again_live(tmp_path: Path) -> None:
     demo = load("smollm2-demo")
     text = demo.text.replace("rows: 100", "rows: 3").replace(

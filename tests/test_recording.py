@@ -98,6 +98,18 @@ def test_a_recording_gives_the_same_bytes_without_an_endpoint(tmp_path: Path) ->
     ).read_text()
 
 
+def test_many_segments_give_the_same_bytes_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(recording, "ANSWERS_PER_SEGMENT", 7)
+    with ScriptedTgi(say=repeating).serving() as server:
+        out, options = built(tmp_path, server, "out")
+    files = publish(tmp_path, out, options, "recording")
+
+    assert sum("-instruction-" in name for name in files) > 3
+    assert rebuild(tmp_path, files, out) == shards(out)
+
+
 def test_whoever_builds_records_the_same_bytes(tmp_path: Path) -> None:
     with ScriptedTgi(say=repeating, fault=shuffled).serving() as server:
         first = publish(tmp_path, *built(tmp_path, server, "first"), "first-recording")
