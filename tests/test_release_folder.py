@@ -5,6 +5,7 @@ import multiprocessing
 import os
 import shutil
 import signal
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -415,3 +416,17 @@ def test_a_file_that_a_column_was_measured_against_must_be_in_reach(tmp_path: Pa
         content.read(str(out))
 
     assert "is not published" in caught.value.fix
+
+
+def test_two_configs_released_into_one_folder_at_the_same_time_both_survive(
+    tmp_path: Path,
+) -> None:
+    outs = [build(tmp_path / name, Wanted(name=name)) for name in ("chat", "code", "math")]
+    reads = [content.read(str(out)) for out in outs]
+    place = str(tmp_path / "place")
+
+    with ThreadPoolExecutor(3) as pool:
+        done = list(pool.map(lambda read: folder.release(read, place).kind, reads))
+
+    assert done == ["released"] * 3
+    assert [folder.release(read, place).kind for read in reads] == ["unchanged"] * 3
