@@ -651,9 +651,9 @@ def test_a_recipe_of_a_dataset_is_no_recipe_of_a_build(tmp_path: Path) -> None:
     assert raised.value.fix == "prequery annotate --recipe x.yaml"
 
 
-def command(*arguments: str) -> int:
+def command(*arguments: str, verb: Sequence[str] = ("annotate",)) -> int:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("sys.argv", ["prequery", "annotate", *arguments])
+        patch.setattr("sys.argv", ["prequery", *verb, *arguments])
         with pytest.raises(SystemExit) as left:
             cli.main()
     return int(left.value.code or 0)
@@ -678,6 +678,42 @@ def test_the_command_shows_its_recipe_keeps_it_and_runs_from_it(
     assert "8  accepted" in shown.out
     assert files(tmp_path / "again") == files(tmp_path / "out")
     assert "Reusing" in capfd.readouterr().out
+
+
+def test_what_is_done_with_a_release_is_done_with_this_one_too(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    said = [{"from": "human", "value": "Hello?"}, {"from": "gpt", "value": "Hello."}]
+    place = parquet(tmp_path, [{"chat": said, "b": n, "a": [n]} for n in range(9)])
+    out, released = str(tmp_path / "out"), str(tmp_path / "released")
+    options = ["--field", "messages=chat", "--columns", "length", "--filter", "b > 0"]
+
+    codes = [
+        command(*arguments, verb=())
+        for arguments in (
+            ["annotate", place, *options, "--out", out],
+            ["release", out, "--to", released],
+            ["verify", released],
+            ["card", released, "--check"],
+            ["diff", out, released],
+            ["rebuild", released, "--out", str(tmp_path / "again")],
+        )
+    ]
+
+    told = capfd.readouterr()
+    assert codes == [0, 0, 0, 0, 0, 1], told.err
+    loaded = load_dataset(released, "data-annotated", split="train")
+    assert loaded.column_names[:7] == [
+        "id",
+        "messages",
+        "instruction",
+        "response",
+        "turns",
+        "b",
+        "a",
+    ]
+    assert "No row, field or value differs." in told.out
+    assert "prequery annotate --recipe data-annotated.yaml" in told.err
 
 
 def test_a_recipe_of_ones_own_is_completed_with_the_pinned_dataset(

@@ -339,6 +339,28 @@ def test_slots_that_come_out_of_order_are_all_found(tmp_path: Path) -> None:
         assert journal.get(Key(300, "instruction")) is None
 
 
+def test_slots_that_lie_far_apart_are_found_without_opening_segments_that_lack_them(
+    tmp_path: Path,
+) -> None:
+    slots = [random.Random(at).getrandbits(63) for at in range(200)]
+    keys = [Key(slot, "verdict") for slot in slots]
+    with opened(tmp_path) as journal:
+        for key in keys:
+            journal.record(key, answer(str(key.slot)))
+            journal.sync()
+
+    with opened(tmp_path) as journal:
+        found = [journal.get(key) for key in keys]
+        for path in tmp_path.glob("*.parquet"):
+            path.unlink()
+        missing = [journal.get(Key(slot + 1, "verdict")) for slot in slots]
+        opened_again = journal.damaged
+
+    assert [one.text for one in found if one] == [str(slot) for slot in slots]
+    assert missing == [None] * 200
+    assert opened_again == 0
+
+
 def test_another_recipes_journal_is_refused(tmp_path: Path) -> None:
     with opened(tmp_path) as journal:
         journal.agree({"model": "m"}, {})

@@ -8,13 +8,12 @@ from dataclasses import dataclass, replace
 from fsspec import AbstractFileSystem
 from fsspec.core import url_to_fs
 
-from prequery import recipe, versions
+from prequery import versions
 from prequery.card import differences, history, sections
 from prequery.card.differences import Difference
 from prequery.errors import BuildError, CardError
 from prequery.folder import Folder
-from prequery.lock import Lock, pins_of
-from prequery.recipe import AnyRecipe
+from prequery.lock import Lock, recipe_of
 from prequery.released import Released, open_release
 
 LOCK = ".lock.json"
@@ -134,12 +133,7 @@ def _opened(fs: AbstractFileSystem, root: str, config: str, place: str) -> tuple
             "the recipe is missing beside the lock", where, "fetch the whole repository"
         ) from None
     held = _lock(fs, posixpath.join(root, f"{config}{LOCK}"))
-    if "dataset" in held:  # somebody's, annotated: the lock tells which fields it brought
-        built: AnyRecipe = recipe.read_annotation(
-            text, where, held["dataset"]["dtypes"], locked=pins_of(held)
-        )
-    else:
-        built = recipe.read(text, where, locked=pins_of(held))
+    built = recipe_of(held, text, where)
     folder = Folder(fs, root, built)
     if built.name != config:
         what = f"the recipe is of the config {built.name!r}"

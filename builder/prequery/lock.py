@@ -19,7 +19,7 @@ from prequery.budget import Price
 from prequery.endpoint import Info
 from prequery.errors import RecipeError
 from prequery.judge_check import Check
-from prequery.recipe import Annotation, AnyRecipe, Generator, Recipe
+from prequery.recipe import Annotation, AnyRecipe, Generator, Recipe, read, read_annotation
 from prequery.selection import Selection
 from prequery.voices import Judging, Voice, Voices
 
@@ -254,6 +254,22 @@ def pins_of(lock: Lock) -> dict[str, dict[str, str]]:
         if isinstance(pins, dict) and all(isinstance(one, str) for one in pins.values()):
             found[name] = pins
     return found
+
+
+def recipe_of(lock: Lock, text: str, where: str) -> AnyRecipe:
+    """Return the recipe that stands beside a lock, checked; its files need not be here.
+
+    Args:
+        lock: Of the release. Of somebody's dataset it tells which fields that brought.
+        text: The recipe's.
+        where: Its file, for errors.
+
+    Raises:
+        RecipeError: This prequery does not take it, or lacks a column or a file of it.
+    """
+    if "dataset" in lock:
+        return read_annotation(text, where, lock["dataset"]["dtypes"], pins_of(lock))
+    return read(text, where, locked=pins_of(lock))
 
 
 def path_beside(recipe: Recipe) -> Path:

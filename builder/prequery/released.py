@@ -21,8 +21,8 @@ from fsspec.core import url_to_fs
 
 from prequery import shards
 from prequery.errors import RebuildError
-from prequery.lock import Lock, pins_of
-from prequery.recipe import AnyRecipe, read, read_annotation
+from prequery.lock import Lock, recipe_of
+from prequery.recipe import AnyRecipe
 
 LOCK = ".lock.json"
 _REPO = re.compile(r"(?P<repo>[\w.-]+/[\w.-]+)(@(?P<revision>[^@\s]+))?")
@@ -194,10 +194,7 @@ class Released:
             RecipeError: This prequery does not take it, or lacks a column or a file of it.
         """
         source = posixpath.join(self.where, f"{self.config}.yaml")
-        text, locked = self.recipe_text(), pins_of(self.lock)
-        if "dataset" in self.lock:
-            return read_annotation(text, source, self.lock["dataset"]["dtypes"], locked)
-        return read(text, source, locked=locked)
+        return recipe_of(self.lock, self.recipe_text(), source)
 
     def card(self) -> str | None:
         """Return the README that the release stands in; null: there is none."""

@@ -14,12 +14,12 @@ from typing import IO, Any
 from fsspec import AbstractFileSystem
 from fsspec.core import url_to_fs
 
-from prequery import judge_check, lock, recipe
+from prequery import judge_check, lock
 from prequery.card import Card, sections
 from prequery.errors import BuildError, ReleaseError
 from prequery.folder import Folder
 from prequery.lock import Lock
-from prequery.recipe import Recipe
+from prequery.recipe import AnyRecipe
 
 README = sections.README
 LOCK = ".lock.json"
@@ -59,7 +59,7 @@ class Content:
 
     fs: AbstractFileSystem
     root: str
-    recipe: Recipe
+    recipe: AnyRecipe
     lock: Lock
     card: str
     files: Mapping[str, File]
@@ -248,12 +248,12 @@ def _lock(text: str, where: str) -> Lock:
     return held
 
 
-def _recipe(fs: AbstractFileSystem, root: str, name: str, out: str, held: Lock) -> Recipe:
+def _recipe(fs: AbstractFileSystem, root: str, name: str, out: str, held: Lock) -> AnyRecipe:
     path = posixpath.join(root, f"{name}.yaml")
     text = _text(fs, path, "the recipe is missing beside the lock", out)
     try:
         where = posixpath.join(out, f"{name}.yaml")
-        return recipe.read(text, where, locked=lock.pins_of(held))
+        return lock.recipe_of(held, text, where)
     except BuildError as error:
         raise ReleaseError(
             f"the recipe cannot be read: {error.what}",
@@ -263,7 +263,7 @@ def _recipe(fs: AbstractFileSystem, root: str, name: str, out: str, held: Lock) 
         ) from None
 
 
-def _agree(held: Lock, built: Recipe, where: str) -> None:
+def _agree(held: Lock, built: AnyRecipe, where: str) -> None:
     told = held["config"]
     found = {
         "name": built.name,
@@ -296,7 +296,7 @@ def _shards(fs: AbstractFileSystem, root: str, held: Lock, name: str, out: str) 
     return files
 
 
-def _refuse_chance(held: Lock, built: Recipe, where: str, allowed: bool) -> None:
+def _refuse_chance(held: Lock, built: AnyRecipe, where: str, allowed: bool) -> None:
     """Refuse labels of judges that may as well have guessed, and of those that nobody checked.
 
     A judge without a check is no better known than one at chance. Guard models answer in a form of
