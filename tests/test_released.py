@@ -204,6 +204,32 @@ def test_a_damaged_lock_is_refused(out: Path, content: str) -> None:
     assert refused(str(out)).what == "the lock is damaged, or was pinned and never built"
 
 
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("build", {"accepted": 1, "attempts": "2", "rejected": {}}),
+        ("files", {"scripted/train-00000-of-00001.parquet": {"sha256": "0"}}),
+        ("columns", {"length": {"version": 1}}),
+        ("columns", {"length": {"version": 1, "pins": {"a": 1}}}),
+        ("packages", []),
+        ("generator", {"model_id": "acme/x"}),
+        ("generator", "acme/x"),
+        ("prefix", 7),
+        ("judges", {"one": {}}),
+        ("responder", {"generator": {}}),
+        ("rows", "sha"),
+        ("recipe", {"sha256": None}),
+        ("digest", 1),
+    ],
+)
+def test_an_edited_lock_of_a_wrong_form_is_an_error_that_names_it(
+    out: Path, key: str, value: object
+) -> None:
+    edit_lock(out, {key: value}, honest=key != "digest")
+
+    assert refused(str(out)).what == "the lock is damaged, or was pinned and never built"
+
+
 def test_a_lock_cannot_name_files_of_others(out: Path) -> None:
     held = json.loads((out / "scripted.lock.json").read_text())
     stolen = {"../secret.parquet": next(iter(held["files"].values()))}

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, get_args
 
 from fsspec.core import url_to_fs
 
@@ -141,18 +141,17 @@ def live(
         RebuildError: The release was edited, or another model, revision or template is served.
         BuildError: The build failed; what, where and how to go on.
     """
-    options = replace(options, exact=bool(release.lock["endpoint"]["exact"]))
+    options = replace(options, exact=bool((release.lock.get("endpoint") or {}).get("exact")))
     with _workshop(release, out, files) as (recipe, _):
         run_async(_meet(recipe, release, options, say))
         _build(release, recipe, out, options, show)
         again = open_release(out, release.config)
-        found = list(_likenesses(recipe, release, again, options))
-        counts: dict[Likeness, int] = dict.fromkeys(
-            ("identical", "same instruction", "different", "missing"), 0
-        )
-        for pair in found:
+        counts: dict[Likeness, int] = dict.fromkeys(get_args(Likeness), 0)
+        differing: list[_Pair] = []
+        for pair in _likenesses(recipe, release, again, options):
             counts[pair.likeness] += 1
-        differing = [pair for pair in found if pair.likeness != "identical"][:MOST_SHOWN]
+            if pair.likeness != "identical" and len(differing) < MOST_SHOWN:
+                differing.append(pair)
         differences = run_async(_locate(recipe, options, differing, say)) if differing else []
     return Comparison(counts, differences, _compare(release, again))
 
@@ -202,7 +201,7 @@ def _trust(release: Released, out: str) -> None:
             release.where,
             "take the release from its tag, or from who made it",
         )
-    if "dataset" in release.lock:
+    if release.lock.get("dataset"):
         raise RebuildError(
             "this release measures somebody's dataset: no model wrote its rows",
             release.where,
@@ -249,7 +248,7 @@ def _compare(release: Released, again: Released) -> Rebuilt:
         for name in sorted(then.keys() | now.keys())
         if then.get(name) != now.get(name) and name in then
     }
-    rows = old["rows"]["sha256"] == new["rows"]["sha256"] if "rows" in old else None
+    rows = old["rows"]["sha256"] == new["rows"]["sha256"] if old.get("rows") else None
     return Rebuilt(files, rows, packages)
 
 

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import IO, Any, Protocol
 from urllib.parse import urlsplit
 
+import msgspec
 import pyarrow as pa
 import pyarrow.parquet as pq
 from fsspec import AbstractFileSystem
@@ -26,6 +27,79 @@ from prequery.recipe import AnyRecipe
 
 LOCK = ".lock.json"
 _REPO = re.compile(r"(?P<repo>[\w.-]+/[\w.-]+)(@(?P<revision>[^@\s]+))?")
+
+
+class _Config(msgspec.Struct):
+    name: str
+    version: str
+    fingerprint: str
+    build_hash: str
+
+
+class _Build(msgspec.Struct):
+    accepted: int
+    attempts: int
+    rejected: dict[str, int]
+
+
+class _File(msgspec.Struct):
+    rows: int
+    sha256: str
+
+
+class _Hashed(msgspec.Struct):
+    sha256: str
+
+
+class _Column(msgspec.Struct):
+    version: int
+    pins: dict[str, str]
+
+
+class _Model(msgspec.Struct):
+    model_id: str
+    revision: str
+    weights_sha256: str | None = None
+
+
+class _Prefix(msgspec.Struct):
+    text: str
+
+
+class _Endpoint(msgspec.Struct):
+    exact: bool | None = None
+
+
+class _Voice(msgspec.Struct):
+    generator: _Model
+    prefix: _Prefix
+
+
+class _Judge(msgspec.Struct):
+    model: _Model
+
+
+class _Dataset(msgspec.Struct):
+    dtypes: dict[str, str]
+
+
+class _Whole(msgspec.Struct):
+    """What is read of a lock; somebody may have edited it."""
+
+    config: _Config
+    build: _Build
+    files: dict[str, _File]
+    columns: dict[str, _Column] = {}
+    packages: dict[str, str] = {}
+    generator: _Model | None = None
+    endpoint: _Endpoint | None = None
+    prefix: _Prefix | None = None
+    responder: _Voice | None = None
+    judges: dict[str, _Judge] = {}
+    dataset: _Dataset | None = None
+    recipe: _Hashed | None = None
+    rows: _Hashed | None = None
+    digest: str | None = None
 
 
 class Source(Protocol):
@@ -311,11 +385,8 @@ def _no_config(
 def _lock(content: bytes, config: str, where: str) -> Lock:
     try:
         lock: Any = json.loads(content)
-        named = lock["config"]["name"]
-        _ = lock["config"]["fingerprint"] + lock["config"]["build_hash"] + lock["config"]["version"]
-        _ = lock["build"]["accepted"] + lock["build"]["attempts"]
-        _ = {name: file["sha256"] for name, file in lock["files"].items()}
-    except (ValueError, KeyError, TypeError, AttributeError):
+        named = msgspec.convert(lock, _Whole).config.name
+    except ValueError:
         raise RebuildError(
             "the lock is damaged, or was pinned and never built",
             f"{where}, {config}{LOCK}",

@@ -275,7 +275,7 @@ def _models(held: Lock) -> dict[str, str]:
 
     found = {}
     for role, voice in (("Generator", held), ("Responder", held.get("responder"))):
-        if voice and "generator" in voice:
+        if voice and voice.get("generator") and voice.get("prefix"):
             found[role] = told(voice["generator"])
             found[f"{role}'s prefix"] = json.dumps(voice["prefix"]["text"])
     for name, judge in held.get("judges", {}).items():
