@@ -1,6 +1,7 @@
 """The metadata at the top of a README, checked as far as the Hub's own messages are public."""
 
 import re
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +42,7 @@ def warnings(readme: str) -> list[str]:
     return [] if _BLOCK.search(readme) else ["empty or missing yaml metadata in repo card"]
 
 
+@lru_cache  # tests of faults commit the same README a hundred times
 def errors(readme: str) -> list[str]:
     """Return why the Hub refuses a README, at the check and in a commit alike."""
     block = _BLOCK.search(readme)
