@@ -6,6 +6,7 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import fsspec
 import pytest
@@ -219,6 +220,7 @@ def test_a_damaged_lock_is_refused(out: Path, content: str) -> None:
         ("responder", {"generator": {}}),
         ("rows", "sha"),
         ("recipe", {"sha256": None}),
+        ("dataset", None),
         ("digest", 1),
     ],
 )
@@ -308,6 +310,19 @@ def test_a_hub_that_fails_is_named_with_what_to_do(hub: Hub, out: Path, status: 
 
     assert error.where == f"datasets/{REPO}@{TAG}"
     assert error.what.startswith(("the Hub gave no answer", "there is no such dataset repository"))
+
+
+@pytest.mark.parametrize("fault", [{"status": 403}, {"lost": True}])
+def test_a_file_that_cannot_be_fetched_is_an_error_that_names_the_commit(
+    hub: Hub, out: Path, fault: dict[str, Any]
+) -> None:
+    commit = upload(hub, out, TAG)
+    hub.fail(Fault(call=f"* /datasets/{REPO}/resolve/*", times=1000, **fault))
+
+    error = refused(f"{REPO}@{TAG}")
+
+    assert error.where == f"datasets/{REPO}@{TAG}, commit {commit[:7]}"
+    assert error.what.startswith("the Hub ")
 
 
 def test_a_hub_that_is_not_there_is_named(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:

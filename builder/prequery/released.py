@@ -96,7 +96,7 @@ class _Whole(msgspec.Struct):
     prefix: _Prefix | None = None
     responder: _Voice | None = None
     judges: dict[str, _Judge] = {}
-    dataset: _Dataset | None = None
+    dataset: _Dataset | msgspec.UnsetType = msgspec.UNSET  # it decides what kind of recipe it is
     recipe: _Hashed | None = None
     rows: _Hashed | None = None
     digest: str | None = None
