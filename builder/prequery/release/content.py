@@ -255,12 +255,7 @@ def _recipe(fs: AbstractFileSystem, root: str, name: str, out: str, held: Lock) 
         where = posixpath.join(out, f"{name}.yaml")
         return lock.recipe_of(held, text, where)
     except BuildError as error:
-        raise ReleaseError(
-            f"the recipe cannot be read: {error.what}",
-            error.where,
-            "restore it; a file that a column reads must stand beside it, or a link to it: it is "
-            "not published",
-        ) from None
+        raise _edited(f"the recipe cannot be read: {error.what}", error.where) from None
 
 
 def _agree(held: Lock, built: AnyRecipe, where: str) -> None:
