@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Mapping, Sequence
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -232,6 +233,35 @@ def test_a_measured_dataset_is_verified_and_compared_and_not_rebuilt(tmp_path: P
     assert changes.kept == 150
     with pytest.raises(RebuildError, match="measures somebody's dataset"):
         rebuild.from_recording(one, str(tmp_path / "again"))
+
+
+def test_fields_of_every_kind_are_kept_as_they_are(tmp_path: Path) -> None:
+    given = pa.table(
+        {
+            "prompt": ["a", "b"],
+            "wild": [float("nan"), float("inf")],
+            "half": pa.array([1.5, 2.5], pa.float32()),
+            "time": pa.array([1, 2], pa.timestamp("ns")),
+            "price": pa.array([Decimal("1.10"), None], pa.decimal128(8, 2)),
+            "bytes": [b"x", b"y"],
+            "nested": [{"a": 1, "b": [1]}, None],
+            "large": pa.array([2**63, 1], pa.uint64()),
+            "day": pa.array([1, 2], pa.date32()),
+            "text": pa.array(["x", "y"], pa.large_string()),
+            "lists": [[], ["q"]],
+        }
+    )
+    pq.write_table(given, tmp_path / "data.parquet")
+
+    run(tmp_path, str(tmp_path / "data.parquet"), fields={"instruction": "prompt"})
+
+    (path,) = (tmp_path / "out/given").glob("*.parquet")
+    kept = pq.read_table(path)
+    names = given.column_names[1:]
+    assert kept.select(names).schema.types == given.select(names).schema.types
+    assert repr(kept.select(names).to_pylist()) == repr(given.select(names).to_pylist())
+    assert "| `wild` | — | — | — | — | — | 0 |" in (tmp_path / "out/README.md").read_text()
+    assert {finding.verdict for finding in verify(open_release(str(tmp_path / "out")))} == {"same"}
 
 
 def test_many_files_are_one_dataset_and_many_shards_one_release(tmp_path: Path) -> None:

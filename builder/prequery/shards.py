@@ -160,10 +160,11 @@ def rows_sha256(tables: Iterable[pa.Table]) -> str:
     """Return the SHA-256 of rows in their order, in hexadecimal: whatever files they stand in.
 
     A row is one line of JSON with sorted keys, so that neither shards nor compression nor the
-    version of a Parquet writer have a say.
+    version of a Parquet writer have a say. What JSON has no form for is written as its text: a
+    dataset that was annotated may have nanoseconds.
     """
     digest = hashlib.sha256()
-    encode = msgspec.json.Encoder(order="sorted").encode
+    encode = msgspec.json.Encoder(order="sorted", enc_hook=str).encode
     for table in tables:
         for row in table.to_pylist():
             digest.update(encode(row))

@@ -225,7 +225,7 @@ class _FieldMeter:
         self.kind = "unmeasured" if self.name in _UNMEASURED else _kind(column.type)
         self.nulls += column.null_count
         if self.kind == "number":
-            self.numbers.add(column.drop_null().to_numpy())
+            self.numbers.add(_finite(column.drop_null()).to_numpy())
         elif self.kind == "values" and self.values is not None:
             # Yes and no become `true` and `false`.
             counts = column.drop_null().cast(pa.string()).value_counts()
@@ -246,6 +246,14 @@ class _FieldMeter:
             # Ties in alphabetical order, so that the order of rows does not show.
             values = tuple(sorted(self.values.items(), key=lambda item: (-item[1], item[0])))
         return Field(self.name, self.kind, self.nulls, numbers, values, histogram)
+
+
+def _finite(column: pa.ChunkedArray) -> pa.ChunkedArray:
+    """Return numbers without infinity and "not a number", of which no distribution is told."""
+    if not pa.types.is_floating(column.type):
+        return column
+    column = column.cast(pa.float64())
+    return column.filter(pc.is_finite(column))
 
 
 def _kind(dtype: pa.DataType) -> Kind:
