@@ -110,7 +110,8 @@ def test_a_build_that_is_killed_at_twenty_random_moments_pays_for_nothing_twice(
         assert digest(out) == expected
         assert len(set(slots_of(out))) == ROWS
         assert recorded == different
-        assert given - recorded == lost >= again
+        # What the last kill or the end of the build interrupted, the server may count later.
+        assert max(lost, again) <= given - recorded <= lost + 2 * SLOTS
 
 
 @pytest.mark.parametrize("builders", [2, 4])
