@@ -79,10 +79,19 @@ def rows(folder: Path) -> Rows:
     return [row for shard in shards for row in pq.read_table(shard).to_pylist()]
 
 
+# pyarrow's threads may abort an interpreter that ends soon after a Parquet file was read through a
+# Python file object (apache/arrow#50482), when all has been read and said.
+END = """
+import os, sys
+sys.stdout.flush()
+os._exit(0)
+"""
+
+
 def consume(place: Place, home: Path, code: str, xet: bool = False, **environment: str) -> Any:
     """Run a consumer's code and return what it says at last, decoded."""
     done = subprocess.run(
-        [sys.executable, "-c", f"import json\n{code}"],
+        [sys.executable, "-c", f"import json\n{code}{END}"],
         env={**os.environ, **place.environment(home, xet), **environment},
         cwd=home.parent,
         capture_output=True,
