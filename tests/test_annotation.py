@@ -36,7 +36,7 @@ from prequery.simulation import Machine, Settings, simulate
 from prequery.transport import Patience
 from prequery.verification import verify
 from prequery.versions import compare
-from scripted_tei import REWARD_MODEL, REWARD_REVISION, Json, ScriptedTei
+from scripted_tei import REWARD_MODEL, REWARD_REVISION, Json, ScriptedTei, by_length
 from scripted_tgi import MODEL, REVISION, ScriptedTgi
 
 AT_ONCE = Patience(first_wait_s=0, longest_wait_s=0)
@@ -464,19 +464,82 @@ def test_a_judge_that_gives_no_answer_to_many_rows_stops_the_annotation(tmp_path
         run(tmp_path, parquet(tmp_path, rows_of(40)), judge=judge, **REWARD)
 
 
-def test_a_budget_ends_it_and_the_same_command_carries_on(tmp_path: Path) -> None:
+def priced(prompt: float) -> dict[str, Any]:
+    """A reward column by a judge that takes so many USD per million prompt tokens."""
+    judge = REWARD["judges"]["reward"]
+    endpoint = judge["endpoint"] | {"usd_per_million_prompt_tokens": prompt}
+    return REWARD | {"judges": {"reward": judge | {"endpoint": endpoint}}}
+
+
+@pytest.mark.parametrize(
+    ("limit", "what"),
+    [
+        ({"max_tokens": 11 * 20}, "tokens are spent, 220 may be"),
+        ({"max_seconds": 0.3}, "s are spent, 0.3 may be"),
+        ({"max_cost_usd": 0.022}, "USD are spent, 0.022 may be"),
+    ],
+)
+def test_a_budget_ends_it_and_the_same_command_carries_on(
+    tmp_path: Path, limit: Mapping[str, Any], what: str
+) -> None:
     place = parquet(tmp_path, rows_of(400))
+
+    def slow(inputs: Any) -> Json:
+        time.sleep(0.05)
+        return by_length(inputs)
+
+    with ScriptedTei(predict=slow).serving() as judge:
+        options = Options(
+            judge_endpoints={"reward": (judge.url,)}, patience=AT_ONCE, resume="again", **limit
+        )
+        with pytest.raises(BudgetError) as caught:
+            run(tmp_path, place, options=options, **priced(100))
+        spent = len(judge.asked)
+        judge.predict = by_length
+        rows, _ = run(tmp_path, place, judge=judge, **priced(100))
+
+    assert what in caught.value.what
+    assert caught.value.fix == "carry on with another budget: again"
+    assert 16 <= spent < 400
+    assert len(rows) == len(judge.asked) == 400
+
+
+def test_a_judge_costs_what_its_own_endpoint_takes(tmp_path: Path) -> None:
+    keys = priced(1e6)  # a dollar a token, and the other judge takes nothing
+    keys["columns"] = [*keys["columns"], {"input_quality": {"judge": "free"}}]
+    keys["judges"]["free"] = {"model": MODEL, "revision": REVISION, "endpoint": NOBODY}
+    place = parquet(tmp_path, rows_of(40))
+    with (
+        ScriptedTei().serving() as reward,
+        ScriptedTgi(say=lambda prompt, seed: "poor").serving() as free,
+    ):
+        options = Options(
+            judge_endpoints={"reward": (reward.url,), "free": (free.url,)},
+            patience=AT_ONCE,
+            max_cost_usd=40 * 11 + 0.5,
+        )
+        rows, _ = run(tmp_path, place, options=options, **keys)
+
+    assert len(rows) == len(reward.asked) == 40
+    assert len(free.asked) == 48 + 40
+
+
+def test_a_limit_in_dollars_needs_a_price_before_anybody_is_asked(tmp_path: Path) -> None:
+    place = parquet(tmp_path, rows_of(40))
     with ScriptedTei().serving() as judge:
         options = Options(
-            judge_endpoints={"reward": (judge.url,)}, patience=AT_ONCE, max_tokens=11 * 20
+            judge_endpoints={"reward": (judge.url,)}, patience=AT_ONCE, max_cost_usd=5
         )
-        with pytest.raises(BudgetError, match="tokens are spent, 220 may be"):
+        with pytest.raises(RecipeError) as caught:
             run(tmp_path, place, options=options, **REWARD)
-        spent = len(judge.asked)
-        rows, _ = run(tmp_path, place, judge=judge, **REWARD)
 
-    assert 20 <= spent < 400
-    assert len(rows) == len(judge.asked) == 400
+    assert caught.value.args == (
+        "this run may cost 5 USD, and the recipe names no price",
+        "given.yaml, judges, endpoint",
+        "add usd_per_million_prompt_tokens and usd_per_million_generated_tokens there, or limit "
+        "the run by --max-tokens",
+    )
+    assert judge.asked == []
 
 
 RUN = """
@@ -708,6 +771,26 @@ def test_the_command_shows_its_recipe_keeps_it_and_runs_from_it(
     assert "8  accepted" in shown.out
     assert files(tmp_path / "again") == files(tmp_path / "out")
     assert "Reusing" in capfd.readouterr().out
+
+
+def test_the_command_ends_with_3_when_it_has_cost_what_it_may_and_says_how_to_go_on(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    place, path = parquet(tmp_path, rows_of(100)), tmp_path / "mine.yaml"
+    path.write_text(yaml.safe_dump({"name": "mine", "version": "1.0.0", **priced(100)}))
+    with ScriptedTei().serving() as judge:
+        given = [place, "--recipe", str(path), "--field", "instruction=prompt"]
+        given += ["--field", "response=output", "--judge-endpoint", f"reward={judge.url}"]
+        given += ["--out", str(tmp_path / "out")]
+        stopped = command(*given, "--max-cost", "0.011")
+        told = capfd.readouterr().err
+        asked = len(judge.asked)
+        finished = command(*given)
+
+    assert (stopped, finished) == (3, 0)
+    assert "0.011 may be; every finished answer is kept" in told
+    assert "carry on with another budget: prequery annotate" in told
+    assert 10 <= asked < 100 == len(judge.asked)
 
 
 def test_what_is_done_with_a_release_is_done_with_this_one_too(

@@ -584,6 +584,17 @@ def test_a_budget_stops_the_build_and_the_next_run_carries_on(
     assert max(n for k, n in server.asked.items() if '"max_new_tokens": 32' not in k) == 1
 
 
+def test_a_limit_in_dollars_needs_a_price_before_anybody_is_asked(recipe: Path) -> None:
+    with ScriptedTgi().serving() as server:
+        options = Options(endpoints=(server.url,), max_cost_usd=5)
+        with pytest.raises(RecipeError) as caught:
+            Magpie(recipe, options=options).download_and_prepare(recipe.parent / "out")
+
+    assert caught.value.what == "this run may cost 5 USD, and the recipe names no price"
+    assert caught.value.where == f"{recipe}, endpoint"
+    assert not server.asked
+
+
 NEAR = """
 columns: [length, min_neighbor_distance]
 filters: [min_neighbor_distance > 0.3, response_chars > 1]

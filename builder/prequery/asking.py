@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from prequery.budget import Budget
+from prequery.budget import Budget, Price
 from prequery.endpoint import Answer, Asks, Request
 from prequery.errors import EndpointError
 from prequery.journal import Key, Pass
@@ -33,6 +33,7 @@ class Asking:
         request: Request,
         where: str,
         urgent: bool = False,
+        price: Price | None = None,
     ) -> Answer:
         """Return the endpoint's answer.
 
@@ -43,6 +44,7 @@ class Asking:
             request: What to ask.
             where: For errors.
             urgent: It goes before what is not.
+            price: What it costs; null: by the budget's price.
         """
         answer = await endpoint.generate(request, where, urgent)
         if answer.failed:
@@ -51,7 +53,7 @@ class Asking:
             self.believe(endpoint)
             journal.record(key, answer)
             self.answered(key.made, answer)
-            self.budget.spend(answer)
+            self.budget.spend(answer, price)
         return answer
 
     def believe(self, works: Asks | None = None) -> None:

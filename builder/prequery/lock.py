@@ -173,11 +173,7 @@ def complete(
         content = recipe.text.encode()
         told["recipe"] = {"path": f"{recipe.name}.yaml", "sha256": _sha256(content)}
     if isinstance(recipe, Recipe):
-        price = Price(
-            recipe.endpoint.usd_per_million_prompt_tokens,
-            recipe.endpoint.usd_per_million_generated_tokens,
-        )
-        usd = price.usd(selection.prompt_tokens, selection.generated_tokens)
+        usd = Price.at(recipe.endpoint).usd(selection.prompt_tokens, selection.generated_tokens)
     if rows_sha256:
         told["rows"] = {"count": selection.accepted, "sha256": rows_sha256}
     return (

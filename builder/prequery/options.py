@@ -23,7 +23,8 @@ class Options:
         resume: Command that carries on, for messages.
         max_tokens: Prompt and generated tokens that this run may spend.
         max_seconds: Time that it may take.
-        max_cost_usd: What it may cost, by the prices in the recipe's endpoint.
+        max_cost_usd: What it may cost, by the prices in the recipe's endpoint; of an annotation,
+            in those of its judges.
         exact: The embedded endpoint answers one request at a time, so that greedy responses
             repeat too. The lock says so, and a journal is of one mode.
         recorded: The journal alone answers: no endpoint is asked, whatever is missing.

@@ -9,7 +9,7 @@ import msgspec
 
 from prequery import judge_check, judging, lock, models, shards
 from prequery.births import Written
-from prequery.budget import Budget, Price
+from prequery.budget import Budget, Price, check_priced
 from prequery.endpoint import Asks
 from prequery.errors import BudgetError, EndpointError, JournalError, RecipeError, StoppedError
 from prequery.journal import Journal, folder_for
@@ -160,6 +160,7 @@ async def _synthesize(
 ) -> tuple[Lock, Selection]:
     """Ask the endpoints for what the journals lack."""
     recipe, journal = rows.recipe, journals.answers
+    check_priced(options.max_cost_usd, [price(recipe)], f"{recipe.source}, endpoint")
     budget = Budget(options.max_tokens, options.max_seconds, options.max_cost_usd, price(recipe))
     async with models.asked(recipe, options, observer.said) as asked:
         voices = await models.meet(recipe, asked)
@@ -260,8 +261,7 @@ def _benches(
 
 def price(recipe: Recipe) -> Price:
     """Return what tokens cost at the recipe's endpoint."""
-    endpoint = recipe.endpoint
-    return Price(endpoint.usd_per_million_prompt_tokens, endpoint.usd_per_million_generated_tokens)
+    return Price.at(recipe.endpoint)
 
 
 class _Silent:

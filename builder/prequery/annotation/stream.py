@@ -15,7 +15,7 @@ from functools import cached_property
 from typing import Any, cast
 
 from prequery.asking import Asking, bear
-from prequery.budget import Budget
+from prequery.budget import Budget, Price
 from prequery.conversation import Ask, Candidate
 from prequery.endpoint import Answer, Asks, Request
 from prequery.journal import Journal, Key
@@ -41,6 +41,7 @@ class Stream:
         connect: Returns the judges' endpoints by column; called when the first answer is missing.
         rows: Rows that pass and are enough.
         budget: Ends the stream when it is spent.
+        prices: Of the tokens of each judge column's judge, by the column's name.
     """
 
     batches: Iterator[Sequence[Mapping[str, Any]]]
@@ -50,6 +51,7 @@ class Stream:
     connect: Callable[[], Awaitable[Mapping[str, Asks]]]
     rows: int
     budget: Budget = field(default_factory=Budget)
+    prices: Mapping[str, Price] = field(default_factory=dict)
     _endpoints: Mapping[str, Asks] = field(default_factory=dict)
     _connecting: asyncio.Lock = field(default_factory=asyncio.Lock)
     _waiting: deque[tuple[Candidate, "asyncio.Task[Candidate] | None"]] = field(
@@ -207,9 +209,9 @@ class Stream:
         async with self._connecting:
             if not self._endpoints:
                 self._endpoints = await self.connect()
-        answer = await self._asking.ask(
-            self._endpoints[column], self.journals[column], key, request, f"row {slot}, {column}"
-        )
+        endpoint, journal = self._endpoints[column], self.journals[column]
+        where, price = f"row {slot}, {column}", self.prices.get(column)
+        answer = await self._asking.ask(endpoint, journal, key, request, where, price=price)
         if self.budget.spent():
             self.stop()
         return answer

@@ -57,6 +57,10 @@ def annotate(
     max_seconds: Annotated[
         float | None, typer.Option(min=1, help="Stop after so many seconds.")
     ] = None,
+    max_cost: Annotated[
+        float | None,
+        typer.Option(min=0, help="Stop at so many USD, by the prices in the judges' endpoints."),
+    ] = None,
 ) -> None:
     """Measure somebody's dataset: columns, filters, shards, card and lock."""
     from prequery.recipe import read_annotation
@@ -65,6 +69,7 @@ def annotate(
         chosen(None, None, journal=journal, judges=judge_endpoint),
         max_tokens=max_tokens,
         max_seconds=max_seconds,
+        max_cost_usd=max_cost,
     )
     text, source = _text_of(recipe)
     added: dict[str, Any] = {}
