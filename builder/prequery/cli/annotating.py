@@ -5,12 +5,18 @@ from dataclasses import replace
 from typing import Annotated, Any
 
 import typer
-from rich.table import Table
 from rich.text import Text
 
 from prequery.cli.apps import app
-from prequery.cli.arguments import JournalOption, JudgeOption, chosen
-from prequery.cli.screen import err, filter_steps, out, say
+from prequery.cli.arguments import (
+    JournalOption,
+    JudgeOption,
+    MaxSecondsOption,
+    MaxTokensOption,
+    OutOption,
+    chosen,
+)
+from prequery.cli.screen import err, filter_steps, funnel, loading, out, say
 
 
 @app.command()
@@ -26,9 +32,7 @@ def annotate(
         str | None,
         typer.Option(help="Recipe; what it does not have is taken from the options below."),
     ] = None,
-    out_folder: Annotated[
-        str | None, typer.Option("--out", help="Output folder or fsspec URL; default out/NAME.")
-    ] = None,
+    out_folder: OutOption = None,
     name: Annotated[str | None, typer.Option(help="Config that consumers load.")] = None,
     field: Annotated[
         list[str] | None,
@@ -51,12 +55,8 @@ def annotate(
     ] = None,
     judge_endpoint: JudgeOption = None,
     journal: JournalOption = None,
-    max_tokens: Annotated[
-        int | None, typer.Option(min=1, help="Stop when this run has spent so many tokens.")
-    ] = None,
-    max_seconds: Annotated[
-        float | None, typer.Option(min=1, help="Stop after so many seconds.")
-    ] = None,
+    max_tokens: MaxTokensOption = None,
+    max_seconds: MaxSecondsOption = None,
     max_cost: Annotated[
         float | None,
         typer.Option(min=0, help="Stop at so many USD, by the prices in the judges' endpoints."),
@@ -167,15 +167,8 @@ def _summary(done: Any, place: str, name: str) -> None:
     counts = done.lock["build"]
     if done.reused:
         out.print(Text(f"Reusing {place}: it holds this very dataset, complete and unchanged."))
-    funnel = Table(title=f"{counts['attempts']} rows read", title_justify="left", box=None)
-    funnel.add_column(justify="right")
-    funnel.add_column()
-    funnel.add_row(f"[green]{counts['accepted']}[/]", "accepted")
-    for reason, count in counts["rejected"].items():
-        funnel.add_row(f"[yellow]{count}[/]", Text(reason))
-    out.print(funnel)
+    out.print(funnel(f"{counts['attempts']} rows read", counts))
     if counts.get("steps"):
         out.print(filter_steps(counts["steps"]))
     out.print(Text(f"The dataset is in {place}. Load it:\n"), soft_wrap=True)
-    out.print(Text("    from datasets import load_dataset"))
-    out.print(Text(f'    ds = load_dataset("{place}", "{name}", split="train")'), soft_wrap=True)
+    out.print(loading(place, name), soft_wrap=True)

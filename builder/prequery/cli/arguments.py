@@ -35,6 +35,13 @@ JudgeOption = Annotated[
         help="NAME=ADDRESS of one of the recipe's judges, instead of the recipe's; without a token."
     ),
 ]
+OutOption = Annotated[
+    str | None, typer.Option("--out", help="Output folder or fsspec URL; default out/NAME.")
+]
+MaxTokensOption = Annotated[
+    int | None, typer.Option(min=1, help="Stop when this run has spent so many tokens.")
+]
+MaxSecondsOption = Annotated[float | None, typer.Option(min=1, help="Stop after so many seconds.")]
 ExactOption = Annotated[
     bool,
     typer.Option(help="Embedded model: one request at a time, so greedy texts repeat; slower."),

@@ -5,7 +5,6 @@ from typing import Annotated, Any, Literal
 
 import typer
 from rich.panel import Panel
-from rich.table import Table
 from rich.text import Text
 
 from prequery.cli.apps import app
@@ -14,20 +13,21 @@ from prequery.cli.arguments import (
     ExactOption,
     JournalOption,
     JudgeOption,
+    MaxSecondsOption,
+    MaxTokensOption,
+    OutOption,
     RecipeArgument,
     ResponderOption,
     TokenOption,
     chosen,
 )
-from prequery.cli.screen import err, filter_steps, out, quantities, short
+from prequery.cli.screen import err, filter_steps, funnel, loading, out, quantities, short
 
 
 @app.command()
 def build(
     recipe: RecipeArgument,
-    out_folder: Annotated[
-        str | None, typer.Option("--out", help="Output folder or fsspec URL; default out/NAME.")
-    ] = None,
+    out_folder: OutOption = None,
     endpoint: EndpointOption = None,
     token_env: TokenOption = None,
     responder_endpoint: ResponderOption = None,
@@ -35,12 +35,8 @@ def build(
     judge_endpoint: JudgeOption = None,
     journal: JournalOption = None,
     num_proc: Annotated[int | None, typer.Option(min=1, help="Processes for conversion.")] = None,
-    max_tokens: Annotated[
-        int | None, typer.Option(min=1, help="Stop when this run has spent so many tokens.")
-    ] = None,
-    max_seconds: Annotated[
-        float | None, typer.Option(min=1, help="Stop after so many seconds.")
-    ] = None,
+    max_tokens: MaxTokensOption = None,
+    max_seconds: MaxSecondsOption = None,
     max_cost: Annotated[
         float | None,
         typer.Option(min=0, help="Stop at so many USD, by the prices in the recipe's endpoint."),
@@ -82,15 +78,10 @@ def _summary(builder: Any, place: str) -> None:
     counts, name = lock["build"], builder.recipe.name
     if builder.build is None:
         out.print(f"Reusing {place}: it holds this very build, complete and unchanged.")
-    funnel = Table(title=f"{counts['attempts']} attempts", title_justify="left", box=None)
-    funnel.add_column(justify="right")
-    funnel.add_column()
-    funnel.add_row(f"[green]{counts['accepted']}[/]", "accepted")
-    for reason, count in counts["rejected"].items():
-        funnel.add_row(f"[yellow]{count}[/]", Text(reason))
+    table = funnel(f"{counts['attempts']} attempts", counts)
     for reason, count in counts["ended"].items():
-        funnel.add_row(str(count), Text(f"accepted with fewer turns than drawn: {reason}"))
-    out.print(funnel)
+        table.add_row(str(count), Text(f"accepted with fewer turns than drawn: {reason}"))
+    out.print(table)
     if counts.get("steps"):
         out.print(filter_steps(counts["steps"]))
     for row in builder.sample_rows(3):
@@ -99,8 +90,7 @@ def _summary(builder: Any, place: str) -> None:
         said.append(short(row["response"]))
         out.print(Panel(said, title=Text(row["id"]), title_align="left"))
     out.print(Text(f"The dataset is in {place}. Load it:\n"), soft_wrap=True)
-    out.print(Text("    from datasets import load_dataset"))
-    out.print(Text(f'    ds = load_dataset("{place}", "{name}", split="train")'), soft_wrap=True)
+    out.print(loading(place, name), soft_wrap=True)
 
 
 @app.command()

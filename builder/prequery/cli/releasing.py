@@ -9,7 +9,7 @@ from rich.text import Text
 
 from prequery.cli.apps import app
 from prequery.cli.arguments import JournalOption, chosen
-from prequery.cli.screen import err, out, say, visible
+from prequery.cli.screen import err, loading, out, say, visible
 
 
 @app.command()
@@ -162,7 +162,5 @@ def _show(outcome: Any, content: Any, repo: str | None = None) -> None:
     if outcome.kind == "proposed":
         return
     out.print(Text("Load it:\n"))
-    out.print(Text("    from datasets import load_dataset"))
-    tag = f'revision="{content.tag}", ' if repo else ""
-    load = f'    ds = load_dataset("{outcome.where}", "{content.config}", {tag}split="train")'
-    out.print(Text(visible(load)), soft_wrap=True)
+    tag = content.tag if repo else None
+    out.print(loading(visible(outcome.where), content.config, tag), soft_wrap=True)

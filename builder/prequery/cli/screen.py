@@ -50,6 +50,31 @@ def quantities(title: str, columns: dict[str, Any]) -> Table:
     return table
 
 
+def funnel(title: str, counts: Mapping[str, Any]) -> Table:
+    """Draw how many rows were accepted, and why the others were not.
+
+    Args:
+        title: How many there were.
+        counts: As a lock's `build`.
+    """
+    table = Table(title=title, title_justify="left", box=None)
+    table.add_column(justify="right")
+    table.add_column()
+    table.add_row(f"[green]{counts['accepted']}[/]", "accepted")
+    for reason, count in counts["rejected"].items():
+        table.add_row(f"[yellow]{count}[/]", Text(reason))
+    return table
+
+
+def loading(place: str, config: str, revision: str | None = None) -> Text:
+    """Return the lines of Python that load a config."""
+    tag = f'revision="{revision}", ' if revision else ""
+    return Text(
+        "    from datasets import load_dataset\n"
+        f'    ds = load_dataset("{place}", "{config}", {tag}split="train")'
+    )
+
+
 def filter_steps(steps: Sequence[Mapping[str, Any]]) -> Table:
     """Draw what each filter was given, what it let pass, and a few of the rows that it did not.
 
