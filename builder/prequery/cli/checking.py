@@ -45,10 +45,7 @@ def verify(
     for finding in held(opened, digest):
         findings.append(finding)
         if not as_json:
-            mark, style = MARKS[finding.verdict]
-            line = Text(f"{mark:8}", style=style)
-            line.append(visible(f"{finding.name}: {finding.told}"), style="default")
-            out.print(line, soft_wrap=True)
+            _mark(finding.verdict, f"{finding.name}: {finding.told}")
     differs = any(finding.verdict == "differs" for finding in findings)
     if as_json:
         told = {
@@ -126,8 +123,7 @@ def rebuild(
     options = chosen(
         endpoint,
         token_env,
-        journal=journal
-        or (f"{place}-journal" if "://" in place else str(Path(f"{place}-journal"))),
+        journal=journal or f"{place}-journal",
         responder=responder_endpoint,
         responder_token_env=responder_token_env,
         judges=judge_endpoint,
@@ -146,13 +142,18 @@ def rebuild(
         raise typer.Exit(1)
 
 
+def _mark(verdict: str, told: str) -> None:
+    """Show what was found of one thing."""
+    mark, style = MARKS[verdict]
+    line = Text(f"{mark:8}", style=style)
+    line.append(visible(told), style="default")
+    out.print(line, soft_wrap=True)
+
+
 def _tell(made: Any) -> None:
     """Say which shards have the same bytes, and why others may not."""
     for name, same in made.files.items():
-        mark, style = MARKS["same" if same else "differs"]
-        line = Text(f"{mark:8}", style=style)
-        line.append(visible(name), style="default")
-        out.print(line, soft_wrap=True)
+        _mark("same" if same else "differs", name)
     if not made.identical and made.same_rows:
         out.print(Text("All rows are the same: only the files' form differs."))
     for name, (then, now) in made.packages.items():
