@@ -36,6 +36,7 @@ from prequery.recipe import Sampling
 from prequery.simulation import Lengths, Machine, Settings, simulate
 from prequery.simulation.settings import MODEL, REVISION
 from prequery.simulation.template import SYSTEM, USER
+from prequery.synthesis import Silent
 
 IN_FLIGHT = 64
 HUB_SHARE = 10  # of the requests: one costs the Hub's client as much as ten cost us
@@ -206,18 +207,12 @@ async def bench(count: int) -> None:
         print(f"| {part} | {us:.0f} |")
 
 
-class Silent:
-    """An observer that tells nobody."""
+class FaultsAlone(Silent):
+    """An observer that shows what went wrong; of a clean run it says nothing."""
 
     def said(self, text: str) -> None:
-        """Show what went wrong; a clean run says nothing."""
+        """Show it."""
         print(text, file=sys.stderr)
-
-    def answered(self, made: object, answer: object) -> None:
-        """Pass."""
-
-    def attempted(self, attempt: object, reason: object) -> None:
-        """Pass."""
 
 
 def bench_build() -> None:
@@ -229,7 +224,7 @@ def bench_build() -> None:
     ):
         options = Options(endpoints=tuple(server.urls), journal=Path(folder, "journal"))
         wall, cpu = time.perf_counter(), time.process_time()
-        pipeline.build(made, options, Silent(), Path(folder, "work"))
+        pipeline.build(made, options, FaultsAlone(), Path(folder, "work"))
         wall_s, cpu_s = time.perf_counter() - wall, time.process_time() - cpu
     print(f"\n| a build of {ROWS:,} rows | |\n|---|---|")
     print(

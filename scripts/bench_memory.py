@@ -37,6 +37,7 @@ from prequery.prefix import derive
 from prequery.recipe import Recipe
 from prequery.simulation import Machine, Settings, simulate
 from prequery.simulation.settings import MODEL, REVISION
+from prequery.synthesis import Silent
 
 WORKERS = 256
 GROUP = 1_000
@@ -57,7 +58,7 @@ def peak_mb() -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 
-class Told:
+class Told(Silent):
     """An observer that notes the peak at the end of each stage."""
 
     def __init__(self, rows: int) -> None:
@@ -74,12 +75,6 @@ class Told:
     def said(self, text: str) -> None:
         """Show what went wrong; a clean run says nothing."""
         print(text, file=sys.stderr)
-
-    def answered(self, made: object, answer: object) -> None:
-        """Tell nobody."""
-
-    def attempted(self, attempt: object, reason: object) -> None:
-        """Tell nobody."""
 
 
 def build(made: Recipe, url: str, folder: Path) -> dict[str, float]:

@@ -39,6 +39,7 @@ from prequery.prefix import Prefix, derive
 from prequery.recipe import Recipe
 from prequery.simulation import Counters, Faults, Machine, Settings, simulate
 from prequery.simulation.settings import MODEL, REVISION
+from prequery.synthesis import Silent
 from prequery.transport import Patience
 
 TOKEN_S = 0.003
@@ -84,7 +85,7 @@ columns: [length, likelihood, repetition]
 """
 
 
-class Told:
+class Told(Silent):
     """An observer that notes when attempts are finished.
 
     Args:
@@ -99,9 +100,6 @@ class Told:
     def said(self, text: str) -> None:
         """Show what went wrong; a clean run says nothing."""
         print(text, file=sys.stderr)
-
-    def answered(self, made: object, answer: object) -> None:
-        """Tell nobody."""
 
     def attempted(self, attempt: object, reason: object) -> None:
         """Note the time."""

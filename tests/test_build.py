@@ -268,7 +268,7 @@ def test_a_journal_that_cannot_have_all_rows_is_not_read_to_its_end_first(
     with ScriptedTgi().serving() as server:
         build(recipe, server, tmp_path / "lenient")
         alone = Watched()
-        monkeypatch.setattr(pipeline, "_Silent", lambda: alone)
+        monkeypatch.setattr(pipeline, "Silent", lambda: alone)
         monkeypatch.setattr(synthesis, "READ_S", 0.0)
         recipe.write_text(recipe_text(380, filters="[instruction_chars > 58]"))
         build(recipe, server, tmp_path / "strict")

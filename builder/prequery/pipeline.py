@@ -20,7 +20,7 @@ from prequery.options import Options
 from prequery.recipe import Recipe
 from prequery.runner import run_async, until_interrupted
 from prequery.selection import Selection, Selector
-from prequery.synthesis import Observer, Synthesis
+from prequery.synthesis import Observer, Silent, Synthesis
 from prequery.voices import Judging, Voices
 
 
@@ -142,7 +142,7 @@ def _replay(rows: _Rows, journals: Journals, hopeful: bool) -> tuple[Lock, Selec
     selector = rows.selector(voices)
     benches = {name: Bench(held, None) for name, held in journals.verdicts.items()}
     stream = Synthesis(
-        recipe, voices, journal, selector, _Silent(), benches=benches, hopeful=hopeful
+        recipe, voices, journal, selector, Silent(), benches=benches, hopeful=hopeful
     )
     if not run_async(stream.run()):
         return None
@@ -262,16 +262,3 @@ def _benches(
 def price(recipe: Recipe) -> Price:
     """Return what tokens cost at the recipe's endpoint."""
     return Price.at(recipe.endpoint)
-
-
-class _Silent:
-    """An observer that tells nobody."""
-
-    def said(self, text: str) -> None:
-        """Tell nobody."""
-
-    def answered(self, made: object, answer: object) -> None:
-        """Tell nobody."""
-
-    def attempted(self, attempt: object, reason: object) -> None:
-        """Tell nobody."""

@@ -50,6 +50,19 @@ class Observer(Protocol):
         """A slot is finished, and as far as can be told now it is accepted or not."""
 
 
+class Silent:
+    """An observer that tells nobody."""
+
+    def said(self, text: str) -> None:
+        """Tell nobody."""
+
+    def answered(self, made: Pass, answer: Answer) -> None:
+        """Tell nobody."""
+
+    def attempted(self, attempt: Candidate, reason: str | None) -> None:
+        """Tell nobody."""
+
+
 class Selects(Protocol):
     """Who decides on rows; `selection.Selector` does."""
 

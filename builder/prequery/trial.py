@@ -14,18 +14,17 @@ from fsspec.core import url_to_fs
 
 from prequery import judge_check, judging, models
 from prequery.births import Written
-from prequery.conversation import Candidate
 from prequery.endpoint import Answer, Info
 from prequery.errors import AcceptanceError, JournalError
 from prequery.filters import Pick
-from prequery.journal import Journal, Key, Pass, folder_for
+from prequery.journal import Journal, Key, folder_for
 from prequery.journal.journal import HEADER
 from prequery.judging import Bench
 from prequery.options import Options
 from prequery.recipe import Recipe
 from prequery.runner import run_async
 from prequery.selection import Selection, Selector
-from prequery.synthesis import Synthesis
+from prequery.synthesis import Silent, Synthesis
 from prequery.voices import Judging
 
 UNASKED = Answer(error="not asked yet")
@@ -81,7 +80,7 @@ def attempt(recipe: Recipe, options: Options, work: Path) -> Trial:
         )
         benches = {name: Bench(one, None) for name, one in kept.items()}
         stream = Synthesis(
-            tried, voices, answers, selector, _Silent(), benches=benches, hopeful=True
+            tried, voices, answers, selector, Silent(), benches=benches, hopeful=True
         )
         try:
             enough = run_async(stream.run())
@@ -189,16 +188,3 @@ class _Kept:
 
     def refresh(self) -> None:
         """What others write meanwhile is not of this trial."""
-
-
-class _Silent:
-    """An observer that tells nobody."""
-
-    def said(self, text: str) -> None:
-        """Tell nobody."""
-
-    def answered(self, made: Pass, answer: Answer) -> None:
-        """Tell nobody."""
-
-    def attempted(self, attempt: Candidate, reason: str | None) -> None:
-        """Tell nobody."""
