@@ -121,6 +121,7 @@ class _Steps:
     done: Changes = field(default_factory=Changes)
     acted: bool = False
     uploaded: dict[str, CommitOperationAdd] = field(default_factory=dict)
+    known: dict[str, tuple[Mapping[str, Held], str | None]] = field(default_factory=dict)
 
     def next(self) -> Outcome | None:
         """Do the next thing that is missing; return what came of the release when nothing is."""
@@ -163,10 +164,17 @@ class _Steps:
         self.acted = True
         return None
 
+    def _at(self, commit: str) -> tuple[Mapping[str, Held], str | None]:
+        """Return a commit's files and its README; null: it has none. A commit never changes."""
+        if commit not in self.known:
+            tree = self.wire.tree(commit)
+            readme = self.wire.read(README, commit) if README in tree else None
+            self.known[commit] = tree, readme
+        return self.known[commit]
+
     def _on_branch(self, refs: Refs, head: str, steps: list[str]) -> Outcome | None:
-        tree = self.wire.tree(head)
-        readme = self.wire.read(README, head) if README in tree else None
-        made = self._committed(head, tree, readme)
+        tree, readme = self._at(head)
+        made = self._titled() or (head if self._difference(head) is None else None)
         if made:
             if self.wishes.dry_run:
                 changes = Changes(kept=tuple(self.content.files), steps=(steps[-1],))
@@ -187,11 +195,9 @@ class _Steps:
     def _id(self) -> str:
         return f"build {self.content.build_id[:ID_CHARS]}"
 
-    def _is_whole(self, tree: Mapping[str, Held], readme: str | None) -> bool:
-        return self._difference(tree, readme) is None
-
-    def _difference(self, tree: Mapping[str, Held], readme: str | None) -> str | None:
+    def _difference(self, commit: str) -> str | None:
         """Return the first path at which a commit is not this release; null: it is."""
+        tree, readme = self._at(commit)
         config, files = self.content.config, self.content.files
         journals = any(path.startswith(JOURNALS) for path in files)
         for path, file in files.items():
@@ -207,13 +213,11 @@ class _Steps:
 
     def _hold_tag(self, tagged: str) -> None:
         """See that the tag names this very release."""
-        tree = self.wire.tree(tagged)
-        readme = self.wire.read(README, tagged) if README in tree else None
-        path = self._difference(tree, readme)
+        path = self._difference(tagged)
         if path is None:
             return
         where = f"{self.wire.where}, commit {tagged[:8]}"
-        made = self._titled(self.wishes.branch)
+        made = self._titled()
         if made and made != tagged:
             raise ReleaseError(
                 f"the tag {self.content.tag} was moved: this release is commit {made[:8]}",
@@ -227,27 +231,17 @@ class _Steps:
             f"{next_version(self.content.version)}; nothing was uploaded",
         )
 
-    def _committed(self, head: str, tree: Mapping[str, Held], readme: str | None) -> str | None:
-        """Return the commit that is this release, whole; null: there is none yet."""
-        made = self._titled(self.wishes.branch) if head else None
-        if made:
-            return made
-        return head if self._is_whole(tree, readme) else None
-
-    def _titled(self, branch: str) -> str | None:
+    def _titled(self) -> str | None:
         """Return the newest commit that bears the build id and holds what it promises."""
         try:
-            commits = self.wire.commits(branch)
+            commits = self.wire.commits(self.wishes.branch)
         except Again:
             if self.wishes.dry_run:
                 return None  # the branch that is asked for does not exist yet
             raise
         for commit, title in commits:
-            if self._id in title:
-                tree = self.wire.tree(commit)
-                readme = self.wire.read(README, commit) if README in tree else None
-                if self._is_whole(tree, readme):
-                    return commit
+            if self._id in title and self._difference(commit) is None:
+                return commit
         return None
 
     def _changes(
