@@ -244,9 +244,7 @@ def _compare(release: Released, again: Released) -> Rebuilt:
     }
     then, now = old.get("packages", {}), new["packages"]
     packages = {
-        name: (then.get(name), now.get(name))
-        for name in sorted(then.keys() | now.keys())
-        if then.get(name) != now.get(name) and name in then
+        name: (then[name], now.get(name)) for name in sorted(then) if then[name] != now.get(name)
     }
     rows = old["rows"]["sha256"] == new["rows"]["sha256"] if old.get("rows") else None
     return Rebuilt(files, rows, packages)
