@@ -270,13 +270,6 @@ class Released:
         source = posixpath.join(self.where, f"{self.config}.yaml")
         return recipe_of(self.lock, self.recipe_text(), source)
 
-    def card(self) -> str | None:
-        """Return the README that the release stands in; null: there is none."""
-        try:
-            return self.read("README.md").decode(errors="replace")
-        except FileNotFoundError:
-            return None
-
     def tables(self, names: Sequence[str] | None = None) -> Iterator[pa.Table]:
         """Yield the rows of all shards, a row group at a time; of some fields or of all."""
         for shard in self.shards:

@@ -1,6 +1,5 @@
 """Recompute what the lock of a release says of it: files, rows, counts, recipe, and the tag."""
 
-import hashlib
 import json
 import re
 from collections.abc import Iterator
@@ -191,7 +190,7 @@ def _recording(release: Released) -> Iterator[Finding]:
         return
     for name, sha256 in files.items():
         try:
-            same = hashlib.sha256(release.read(f"{root}/{name}")).hexdigest() == sha256
+            same = release.sha256(f"{root}/{name}") == sha256
         except FileNotFoundError:
             same = False
         if not same:
