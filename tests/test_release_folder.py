@@ -24,7 +24,7 @@ from prequery.release.changes import belongs
 from scripted_tgi import ScriptedTgi, recipe_text
 
 
-def released(out: Path, target: Path | str, *, dry_run: bool = False) -> Any:
+def released(out: Path | str, target: Path | str, *, dry_run: bool = False) -> Any:
     return folder.release(content.read(str(out)), str(target), dry_run=dry_run)
 
 
@@ -201,6 +201,17 @@ def test_a_release_to_a_url_has_the_same_files(tmp_path: Path) -> None:
     found = {path.removeprefix(root + "/"): fs.cat_file(path) for path in fs.find(root)}
     local = {name: (tmp_path / "place" / name).read_bytes() for name in state(tmp_path / "place")}
     assert found == local
+
+
+def test_a_build_at_a_url_is_released_as_one_in_a_folder_is(tmp_path: Path) -> None:
+    out = build(tmp_path / "out", Wanted())
+    url = f"memory://{tmp_path.name}/out"
+    fsspec.filesystem("memory").put(f"{out}/", url, recursive=True)
+
+    released(url, tmp_path / "from a url")
+
+    released(out, tmp_path / "from a folder")
+    assert state(tmp_path / "from a url") == state(tmp_path / "from a folder")
 
 
 def edit(path: Path, old: str, new: str) -> None:

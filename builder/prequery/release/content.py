@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 import posixpath
 import re
 from collections.abc import Mapping
@@ -284,7 +285,8 @@ def _shards(fs: AbstractFileSystem, root: str, held: Lock, name: str, out: str) 
     for path, noted in sorted(listed.items()):
         with fs.open(posixpath.join(root, path), "rb") as file:
             sha256 = hashlib.file_digest(file, "sha256").hexdigest()
-            size = file.tell()
+            # Hashing reads the buffer of a file in memory, and does not move in it.
+            size = file.seek(0, os.SEEK_END)
         if (size, sha256) != (noted["bytes"], noted["sha256"]):
             raise _edited("a shard is not what the lock says", posixpath.join(out, path))
         files[path] = File(size, sha256)
