@@ -1,5 +1,6 @@
 """`prequery annotate` on datasets of a Hub: pinned, gated, private or missing."""
 
+import json
 import os
 import subprocess
 import sys
@@ -76,6 +77,16 @@ def test_a_branch_is_pinned_to_its_commit_and_read_at_that(hub: Hub, tmp_path: P
         ).read_bytes()
     assert f"| revision | `{first}` |" in (tmp_path / "out/README.md").read_text()
     assert "source_datasets:\n- " + name in (tmp_path / "out/README.md").read_text()
+    described = json.loads((tmp_path / "out/chats-annotated.croissant.json").read_text())
+    assert described["isBasedOn"] == {
+        "@type": "sc:CreativeWork",
+        "name": name,
+        "url": f"https://huggingface.co/datasets/{name}/tree/{first}",
+        "version": first,
+    }
+    assert described["rai:dataCollectionRawData"] == (
+        f"Dataset {name!r}, split 'test', revision {first}."
+    )
 
 
 def test_a_missing_or_private_dataset_is_said_to_be_so(hub: Hub, tmp_path: Path) -> None:

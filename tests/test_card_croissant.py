@@ -1,16 +1,19 @@
 """What a release says for machines: validated and read back by Croissant's own library."""
 
 import json
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
 import mlcroissant
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
 import judged_release as judged
 from prequery import card, cards, recipe
 from prequery.card import croissant
+from test_annotation import parquet, rows_of, run
 from test_card import DEMO, HOSTILE, finished, row, tables
 
 # rdflib's own warnings about itself.
@@ -131,3 +134,122 @@ def test_a_preference_config_is_described_and_read_too(tmp_path: Path) -> None:
     read = [plain(record) for record in dataset.records("chat")]
     assert read == pq.read_table(tmp_path / "chat/train-00000-of-00001.parquet").to_pylist()
     assert [one.found for one in cards.check(str(tmp_path))] == [()]
+
+
+@pytest.fixture
+def _own_folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PREQUERY_HOME", str(tmp_path / "home"))
+
+
+def annotated(place: Path) -> tuple[mlcroissant.Dataset, dict[str, Any]]:
+    """Return the Croissant file of an annotated dataset, as the library and as JSON have it."""
+    path = place / "out/given.croissant.json"
+    return mlcroissant.Dataset(jsonld=str(path)), json.loads(path.read_text())
+
+
+@pytest.mark.usefixtures("_own_folders")
+def test_an_annotated_dataset_is_described_as_what_it_is_based_on(tmp_path: Path) -> None:
+    rows, lock = run(
+        tmp_path,
+        parquet(tmp_path, rows_of(12)),
+        columns=["length", "language"],
+        filters=["level > 1"],
+        release={"repo": "acme/measured", "license": "cc-by-4.0"},
+    )
+
+    dataset, told = annotated(tmp_path)
+
+    assert dataset.metadata.ctx.issues.errors == set()
+    # How the dataset is cited nobody told.
+    warnings = sorted(dataset.metadata.ctx.issues.warnings)
+    assert [one.rpartition("/")[2].partition('"')[0] for one in warnings] == [
+        "citeAs",
+        "datePublished",
+    ]
+    assert RAI in [str(one) for one in dataset.metadata.conforms_to]
+    assert [plain(record) for record in dataset.records("given")] == rows
+    path, sha256 = lock["dataset"]["path"], lock["dataset"]["sha256"]
+    assert told["isBasedOn"] == {
+        "@type": "sc:CreativeWork",
+        "name": path,
+        "identifier": f"sha256:{sha256}",
+    }
+    assert told["license"] == "cc-by-4.0"
+    assert told["publisher"] == {"@type": "sc:Organization", "name": "acme"}
+    assert told.keys().isdisjoint({"creator", "citeAs"})
+    assert told["rai:dataCollection"] == (
+        f"The rows were not written or collected for this release: they were read from the dataset "
+        f"{path!r}, and how they came to be is for that dataset to say. A program measured them. "
+        "The texts are as they were there."
+    )
+    assert told["rai:dataCollectionType"] == ["Secondary Data Analysis"]
+    assert told["rai:dataCollectionRawData"] == (
+        f"Dataset {path!r}, split 'train', SHA-256 of its files {sha256}."
+    )
+    assert told["rai:dataPreprocessingProtocol"] == [
+        "10 of 12 rows that were read stay.",
+        "A row passes the filter: level > 1",
+        "instruction is the dataset's field 'prompt'.",
+        "response is the dataset's field 'output'.",
+    ]
+    assert "prequery column language, version 1" in told["rai:machineAnnotationTools"]
+    said = json.dumps(told)
+    assert not [word for word in ("MAGPIE", "synthetic", "attempts", "generator") if word in said]
+
+
+@pytest.mark.usefixtures("_own_folders")
+def test_fields_of_an_annotated_dataset_are_read_back_where_the_format_has_their_type(
+    tmp_path: Path,
+) -> None:
+    text, number = "What is bread?", 2**40
+    given = pa.table(
+        {
+            "prompt": [text, text],
+            'a name/of" theirs': ["x", None],
+            "half": pa.array([1.5, 2.5], pa.float32()),
+            "small": pa.array([1, 2], pa.uint8()),
+            "tags": [["a", "b"], ["c"]],
+            "whole": [{"a": number, "b": "x"}, {"a": 2, "b": "y"}],
+            "list": [[{"a": 1}, {"a": 2}], [{"a": 3}]],
+            "price": pa.array([Decimal("1.10"), None], pa.decimal128(8, 2)),
+            "deep": [{"a": {"b": 1}}, None],
+            "odd": [{"a b": 1}, None],
+            "bytes": [b"x", b"y"],
+        }
+    )
+    pq.write_table(given, tmp_path / "data.parquet")
+
+    rows, _ = run(tmp_path, str(tmp_path / "data.parquet"), fields={"instruction": "prompt"})
+
+    dataset, told = annotated(tmp_path)
+    assert dataset.metadata.ctx.issues.errors == set()
+    left_out = {"price", "deep", "odd", "bytes"}
+    read = [plain(record) for record in dataset.records("given")]
+    named = "a%20name%2Fof%22%20theirs"
+    for one in rows:
+        one[named] = one.pop('a name/of" theirs')
+    assert read == [{key: one[key] for key in one if key not in left_out} for one in rows]
+    (record_set,) = told["recordSet"]
+    assert record_set["description"] == (
+        "Without 'price', 'deep', 'odd', 'bytes': the format has no such type."
+    )
+    meanings = {one["name"]: one["description"] for one in record_set["field"]}
+    assert meanings['a name/of" theirs'] == "the dataset's field 'a name/of\" theirs'"
+    assert meanings["turns"] == "how often the user speaks"
+
+
+@pytest.mark.usefixtures("_own_folders")
+def test_the_check_of_an_annotated_datasets_card_sees_its_croissant_file(tmp_path: Path) -> None:
+    run(tmp_path, parquet(tmp_path, rows_of(12)))
+    path = tmp_path / "out/given.croissant.json"
+    kept = path.read_text()
+
+    path.write_text(kept.replace("12 of 12 rows", "13 of 12 rows"))
+    (edited,) = cards.check(str(tmp_path / "out"))
+    path.unlink()
+    (missing,) = cards.check(str(tmp_path / "out"))
+    cards.rewrite(str(tmp_path / "out"))
+
+    assert [one.place for one in edited.found] == ["given.croissant.json"]
+    assert [one.place for one in missing.found] == ["given.croissant.json"]
+    assert path.read_text() == kept

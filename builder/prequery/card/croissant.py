@@ -1,19 +1,24 @@
 """A release for machines: Croissant 1.0 with the RAI vocabulary.
 
+Rows that a model wrote are described as ours; those of somebody's dataset as what they are, based
+on it.
+
 Source:
     docs.mlcommons.org/croissant: the format and its RAI extension, version 1.0 of both. There is no
     date in it, because equal builds give equal bytes; the Hub knows when a commit was made.
 """
 
 import json
+from collections.abc import Mapping
 from typing import Any
+from urllib.parse import quote
 
-from prequery import rows
 from prequery.card import licences
 from prequery.card.facts import Facts
-from prequery.card.meanings import FIELDS
+from prequery.card.meanings import FIELDS, GIVEN, features
+from prequery.card.responsible import rai
 from prequery.lock import Lock
-from prequery.recipe import Recipe
+from prequery.recipe import Annotation, AnyRecipe, Recipe
 
 CONTEXT: dict[str, Any] = {
     "@language": "en",
@@ -55,6 +60,8 @@ CONTEXT: dict[str, Any] = {
 }
 """The context that the format prescribes."""
 
+HUB = "https://huggingface.co/datasets/"
+
 CITATION = (
     "@inproceedings{xu2025magpie, title={Magpie: Alignment Data Synthesis from Scratch by "
     "Prompting Aligned {LLMs} with Nothing}, author={Xu, Zhangchen and Jiang, Fengqing and "
@@ -65,23 +72,31 @@ CITATION = (
 
 _TYPES = {
     "string": "sc:Text",
+    "large_string": "sc:Text",
     "bool": "sc:Boolean",
+    "int8": "cr:Int8",
+    "int16": "cr:Int16",
     "int32": "cr:Int32",
     "int64": "cr:Int64",
+    "uint8": "cr:UInt8",
+    "uint16": "cr:UInt16",
+    "uint32": "cr:UInt32",
+    "uint64": "cr:UInt64",
+    "float16": "cr:Float16",
+    "float32": "cr:Float32",
     "float64": "cr:Float64",
+    "date32": "sc:Date",
 }
+"""Types of values in Parquet that the format has; others, as bytes and decimals, it has not."""
 
 
-def path(recipe: Recipe) -> str:
+def path(recipe: AnyRecipe) -> str:
     """Return where a config's Croissant file is in a release."""
     return f"{recipe.name}.croissant.json"
 
 
-def describe(recipe: Recipe, lock: Lock, facts: Facts) -> str:
+def describe(recipe: AnyRecipe, lock: Lock, facts: Facts) -> str:
     """Return a config's Croissant file. Equal arguments give equal bytes."""
-    front = licences.front_matter(recipe, lock)
-    links = [source.terms.url for source in licences.sources(lock) if source.terms]
-    licence = front["license"] or links or None
     content = {
         "@context": CONTEXT,
         "@type": "sc:Dataset",
@@ -90,36 +105,76 @@ def describe(recipe: Recipe, lock: Lock, facts: Facts) -> str:
             "http://mlcommons.org/croissant/RAI/1.0",
         ],
         "name": recipe.name,
-        "description": (
-            f"{facts.rows} rows that {lock['generator']['model_id']} wrote by itself from nothing "
-            "but the prefix of its chat template (MAGPIE)."
-        ),
         "version": recipe.version,
-        "license": licence,
-        "citeAs": CITATION,
-        "keywords": ["synthetic", "magpie", "prequery", "instruction-tuning"],
         "inLanguage": list(facts.languages()) or None,
         "isLiveDataset": False,
-        **_owner(recipe),
-        **_responsible(recipe, lock, facts),
+        **(
+            _given(recipe, lock, facts)
+            if isinstance(recipe, Annotation)
+            else _written(recipe, lock, facts)
+        ),
+        **rai(recipe, lock, facts),
         "distribution": _distribution(recipe, lock),
-        "recordSet": [_record_set(recipe)],
+        "recordSet": [_record_set(recipe, lock)],
     }
     kept = {key: value for key, value in content.items() if value is not None}
     return json.dumps(kept, indent=1, ensure_ascii=True) + "\n"
 
 
-def _owner(recipe: Recipe) -> dict[str, Any]:
+def _written(recipe: Recipe, lock: Lock, facts: Facts) -> dict[str, Any]:
+    """Tell what rows are that a model wrote."""
+    front = licences.front_matter(recipe, lock)
+    links = [source.terms.url for source in licences.sources(lock) if source.terms]
+    return {
+        "description": (
+            f"{facts.rows} rows that {lock['generator']['model_id']} wrote by itself from nothing "
+            "but the prefix of its chat template (MAGPIE)."
+        ),
+        "license": front["license"] or links or None,
+        "citeAs": CITATION,
+        "keywords": ["synthetic", "magpie", "prequery", "instruction-tuning"],
+        **_owner(recipe, "creator"),
+    }
+
+
+def _given(recipe: Annotation, lock: Lock, facts: Facts) -> dict[str, Any]:
+    """Tell what rows of somebody's dataset are, and which dataset.
+
+    Who releases them is their publisher: nobody here made them.
+    """
+    dataset = recipe.dataset
+    basis: dict[str, Any] = {"@type": "sc:CreativeWork", "name": dataset.path}
+    if dataset.revision:
+        basis |= {
+            "url": f"{HUB}{quote(dataset.path)}/tree/{dataset.revision}",
+            "version": dataset.revision,
+        }
+    else:
+        basis["identifier"] = f"sha256:{dataset.sha256}"
+    return {
+        "description": (
+            f"{facts.rows} rows of the dataset {dataset.path!r}, measured by `prequery annotate`. "
+            "Their texts are as they were there: nothing was written, and nothing in them was "
+            "changed."
+        ),
+        "license": licences.front_matter(recipe, lock)["license"],
+        "keywords": ["annotated", "prequery", "instruction-tuning"],
+        "isBasedOn": basis,
+        **_owner(recipe, "publisher"),
+    }
+
+
+def _owner(recipe: AnyRecipe, part: str) -> dict[str, Any]:
     if recipe.release.repo is None:
         return {}
     owner = recipe.release.repo.partition("/")[0]
     return {
-        "url": f"https://huggingface.co/datasets/{recipe.release.repo}",
-        "creator": {"@type": "sc:Organization", "name": owner},
+        "url": f"{HUB}{recipe.release.repo}",
+        part: {"@type": "sc:Organization", "name": owner},
     }
 
 
-def _distribution(recipe: Recipe, lock: Lock) -> list[dict[str, Any]]:
+def _distribution(recipe: AnyRecipe, lock: Lock) -> list[dict[str, Any]]:
     # The files one by one carry the hashes. The rows come from the set: mlcroissant joins shards of
     # a set that stands in the folder, and not of one that is said to be contained in files.
     objects = [
@@ -144,129 +199,75 @@ def _distribution(recipe: Recipe, lock: Lock) -> list[dict[str, Any]]:
     return [*objects, together]
 
 
-def _record_set(recipe: Recipe) -> dict[str, Any]:
-    conversations = [_conversation(recipe, name) for name in rows.CONVERSATION[recipe.shape]]
-    flat = []
-    for name, dtype in rows.dtypes(recipe.dtypes, recipe.shape).items():
-        inner = dtype.removesuffix("[]")
-        repeated = {"repeated": True} if inner != dtype else {}
-        flat.append(_field(recipe, name, _TYPES[inner]) | repeated)
+def _record_set(recipe: AnyRecipe, lock: Lock) -> dict[str, Any]:
+    meanings = _meanings(recipe, lock)
+    found = {
+        name: _field(recipe, name, kind, meanings[name])
+        for name, kind in features(recipe, lock).items()
+    }
+    missing = [name for name, field in found.items() if field is None]
+    told = f"Without {', '.join(map(repr, missing))}: the format has no such type."
     return {
         "@type": "cr:RecordSet",
         "@id": recipe.name,
         "name": recipe.name,
+        **({"description": told} if missing else {}),
         "key": {"@id": f"{recipe.name}/id"},
-        "field": [*flat[:1], *conversations, *flat[1:]],
+        "field": [field for field in found.values() if field],
     }
 
 
-def _conversation(recipe: Recipe, name: str) -> dict[str, Any]:
-    """Return a list of {role, content}: a repeated field of two parts, each picked by its path."""
-    whole = _field(recipe, name, "sc:Text")
+def _meanings(recipe: AnyRecipe, lock: Lock) -> dict[str, str]:
+    """Return what every field means."""
+    meanings = dict(FIELDS)
+    if isinstance(recipe, Annotation):
+        kept = lock["dataset"]["kept"].items()
+        meanings = {new: f"the dataset's field {old!r}" for old, new in kept} | dict(GIVEN)
+    for column in recipe.columns:
+        by_column = f"measured by the column {column.name}"
+        meanings |= {name: meanings.get(name, by_column) for name in column.features}
+    return meanings
+
+
+def _field(recipe: AnyRecipe, name: str, kind: Any, meaning: str) -> dict[str, Any] | None:
+    """Describe a field; null: the format has no such type.
+
+    A value, a list of values, a struct of values, or a list of such structs.
+    """
+    place = f"{recipe.name}/{quote(name, safe='')}"
+    whole = {"@type": "cr:Field", "@id": place, "name": name, "description": meaning}
+    inner = getattr(kind, "feature", None)
+    repeated = {} if inner is None else {"repeated": True}
+    source = {
+        "fileSet": {"@id": f"{recipe.name}-shards"},
+        "extract": {"column": name},
+    }
+    kind = kind if inner is None else inner
+    if not isinstance(kind, Mapping):
+        dtype = _type(kind)
+        return None if dtype is None else {**whole, "dataType": dtype, "source": source, **repeated}
     parts = []
-    for part in ("role", "content"):
-        one = _field(recipe, name, "sc:Text")
-        one |= {"@id": f"{recipe.name}/{name}/{part}", "name": part}
-        one["source"] = one["source"] | {"transform": {"jsonPath": part}}
-        del one["description"]
-        parts.append(one)
-    kept = {key: whole[key] for key in ("@type", "@id", "name", "description")}
-    return kept | {"repeated": True, "subField": parts}
+    for part, value in kind.items():
+        dtype = _type(value)
+        # The path is an expression, and a name is all that is certain to be one.
+        if dtype is None or not part.isidentifier():
+            return None
+        parts.append(
+            {
+                "@type": "cr:Field",
+                "@id": f"{place}/{part}",
+                "name": part,
+                "dataType": dtype,
+                "source": source | {"transform": {"jsonPath": part}},
+            }
+        )
+    return {**whole, **repeated, "subField": parts} if parts else None
 
 
-def _field(recipe: Recipe, name: str, kind: str) -> dict[str, Any]:
-    by_column = {field: column.name for column in recipe.columns for field in column.features}
-    meaning = FIELDS.get(name) or f"measured by the column {by_column[name]}"
-    return {
-        "@type": "cr:Field",
-        "@id": f"{recipe.name}/{name}",
-        "name": name,
-        "description": meaning,
-        "dataType": kind,
-        "source": {
-            "fileSet": {"@id": f"{recipe.name}-shards"},
-            "extract": {"column": name},
-        },
-    }
+def _type(kind: Any) -> str | None:
+    """Return the format's name of what a value is; null: it has none."""
+    from datasets import ClassLabel, Value
 
-
-def _responsible(recipe: Recipe, lock: Lock, facts: Facts) -> dict[str, Any]:
-    """Return the RAI fields, each from what was measured or is in the recipe."""
-    judges = {
-        name: f"judge {name}: {judge['model']['model_id']}@{judge['model']['revision']}"
-        + (f", {judge['check']['verdict']}" if "check" in judge else "")
-        for name, judge in sorted(lock.get("judges", {}).items())
-    }
-    tools = [f"prequery column {c.name}, version {c.version}" for c in recipe.columns]
-    return {
-        "rai:dataCollection": (
-            "An aligned language model was given the prefix of its chat template and wrote an "
-            "instruction; the instruction was sent back and a model wrote the response. Slot by "
-            "slot, with seeds that recipe and slot decide. No person wrote or labelled a text."
-        ),
-        "rai:dataCollectionType": ["Software Collection"],
-        "rai:dataCollectionMissingData": _nulls(recipe, facts),
-        "rai:dataPreprocessingProtocol": [
-            f"{lock['build']['accepted']} of {lock['build']['attempts']} attempts became rows.",
-            *(f"A row passes the filter: {step.text}" for step in recipe.filters),
-        ],
-        "rai:dataAnnotationProtocol": ["Every label was measured by a program; none by a person."],
-        "rai:machineAnnotationTools": [*tools, *judges.values()] or None,
-        "rai:dataLimitations": _limitations(facts),
-        "rai:dataBiases": [
-            "The texts show what the generator takes users to ask: its opinions, errors and gaps "
-            "are theirs.",
-            *_languages(facts),
-        ],
-        "rai:dataUseCases": ["Instruction tuning and study of language models."],
-        "rai:personalSensitiveInformation": _personal(facts),
-        "rai:dataReleaseMaintenancePlan": (
-            "A released version never changes; what changes is a new version with a tag of its own."
-        ),
-    }
-
-
-def _nulls(recipe: Recipe, facts: Facts) -> str:
-    found = [f"{f.name} {f.nulls}" for f in facts.fields if f.nulls and f.name in recipe.dtypes]
-    told = (
-        f"Rows without a value: {', '.join(found)}." if found else "No measured value is missing."
-    )
-    return f"Null means that a value could not be measured or that there is none. {told}"
-
-
-def _limitations(facts: Facts) -> list[str]:
-    cut = (facts.tally("response_finish_reason") or {}).get("length", 0)
-    found = [
-        "Nobody checked whether a response is true.",
-        f"{facts.repeated_instructions} instructions and {facts.repeated_responses} responses "
-        "equal an earlier one letter by letter.",
-        f"{cut} of {facts.rows} responses end at their token limit.",
-    ]
-    if facts.near_duplicates is not None:
-        found.append(f"{facts.near_duplicates} instructions have a near neighbour.")
-    for part in ("instruction", "response"):
-        loops = facts.tally(f"{part}_loop")
-        if loops is not None:
-            found.append(f"{loops.get('true', 0)} {part}s run into repeating themselves.")
-    return found
-
-
-def _languages(facts: Facts) -> list[str]:
-    tally = facts.tally("language")
-    if not tally:
-        return ["The languages were not measured."]
-    first = next(iter(tally))
-    return [f"{tally[first]} of {facts.rows} instructions are in one language, {first!r}."]
-
-
-def _personal(facts: Facts) -> list[str]:
-    found = []
-    for part in ("instruction", "response"):
-        field = facts.field(f"{part}_personal_data_kinds")
-        if field is not None and field.values is not None:
-            count = sum(rows for value, rows in field.values if value)
-            found.append(
-                f"{count} of {facts.rows} {part}s hold what has the form of personal data; a model "
-                "made it up or remembers it."
-            )
-    return found or ["It was not measured whether the texts hold personal data."]
+    if not isinstance(kind, Value | ClassLabel):
+        return None
+    return "sc:DateTime" if kind.dtype.startswith("timestamp") else _TYPES.get(kind.dtype)

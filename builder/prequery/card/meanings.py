@@ -1,6 +1,14 @@
-"""What the fields of a row mean, each in one phrase."""
+"""What the fields of a row are, and what they mean, each in one phrase."""
 
 from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+from prequery import rows
+from prequery.lock import Lock
+from prequery.recipe import Annotation, AnyRecipe
+
+if TYPE_CHECKING:
+    from datasets import Features
 
 FIELDS: Mapping[str, str] = {
     "id": "fingerprint of the recipe and slot of the attempt; the same in every rebuild",
@@ -44,3 +52,12 @@ GIVEN: Mapping[str, str] = {
     "turns": "how often the user speaks",
 }
 """What our fields mean in rows of somebody else's dataset."""
+
+
+def features(recipe: AnyRecipe, lock: Lock) -> "Features":
+    """Return the released schema, of which somebody's dataset has its part."""
+    if isinstance(recipe, Annotation):
+        from datasets import Features
+
+        return Features._from_yaml_list(lock["dataset"]["features"])
+    return rows.features(recipe.dtypes, recipe.shape)

@@ -9,13 +9,12 @@ from typing import Any
 from jinja2 import Environment, StrictUndefined, TemplateError
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
-from prequery import rows
 from prequery.bundled import bundled
 from prequery.card import croissant, licences, markdown, sections
 from prequery.card.facts import Facts
 from prequery.card.history import Version
 from prequery.card.markdown import Markdown
-from prequery.card.meanings import FIELDS, GIVEN
+from prequery.card.meanings import FIELDS, GIVEN, features
 from prequery.card.plots import Plot, draw
 from prequery.errors import CardError, ShardError
 from prequery.lock import Lock
@@ -92,8 +91,7 @@ def make(
         template,
     )
     files = {plot_path(recipe, plot): plot.drawing for plot in plots}
-    if not isinstance(recipe, Annotation):
-        files[croissant.path(recipe)] = croissant.describe(recipe, lock, facts)
+    files[croissant.path(recipe)] = croissant.describe(recipe, lock, facts)
     return Card(f"---\n{block}---\n\n{text}", files)
 
 
@@ -152,21 +150,12 @@ def _origin(recipe: AnyRecipe) -> dict[str, Any]:
     }
 
 
-def _features(recipe: AnyRecipe, lock: Lock) -> Any:
-    """Return the released schema, of which somebody's dataset has its part."""
-    if isinstance(recipe, Annotation):
-        from datasets import Features
-
-        return Features._from_yaml_list(lock["dataset"]["features"])
-    return rows.features(recipe.dtypes, recipe.shape)
-
-
 def _agree(recipe: AnyRecipe, lock: Lock, facts: Facts) -> None:
     """Refuse to describe rows by the lock or the recipe of others."""
     build = lock["build"]
     pairs = {
         "fields": (
-            list(_features(recipe, lock)),
+            list(features(recipe, lock)),
             [field.name for field in facts.fields],
         ),
         "build hashes": (recipe.build_hash, lock["config"]["build_hash"]),
@@ -191,7 +180,7 @@ def _dataset_info(recipe: AnyRecipe, lock: Lock, facts: Facts) -> dict[str, Any]
     from huggingface_hub import DatasetCardData
 
     info = DatasetInfo(
-        features=_features(recipe, lock),
+        features=features(recipe, lock),
         splits=SplitDict({"train": SplitInfo("train", facts.num_bytes, facts.rows)}),
         download_size=sum(file["bytes"] for file in lock["files"].values()),
         dataset_size=facts.num_bytes,
@@ -324,7 +313,7 @@ def _fields(recipe: AnyRecipe, lock: Lock, facts: Facts) -> list[dict[str, Any]]
     for column in recipe.columns:
         by_column = Markdown(f"measured by the column {markdown.code(column.name)}")
         meaning |= dict.fromkeys(column.features, by_column)
-    dtypes = {name: _dtype(kind) for name, kind in _features(recipe, lock).items()}
+    dtypes = {name: _dtype(kind) for name, kind in features(recipe, lock).items()}
     return [
         {
             "name": field.name,
