@@ -40,6 +40,7 @@ class Wanted:
     columns: str = "[length]"
     more: str = ""
     texts: Callable[[int], tuple[str, str]] | None = None
+    seconds: int | None = 3600
 
     @property
     def recipe_text(self) -> str:
@@ -123,6 +124,7 @@ def build(out: Path, wanted: Wanted, checks: dict[str, Any] | None = None) -> Pa
         requests=2 * wanted.rows,
         prompt_tokens=20 * wanted.rows,
         generated_tokens=16 * wanted.rows,
+        seconds=wanted.seconds,
     )
     Folder(LocalFileSystem(), str(out), built).finish(pinned, selection)
     return out

@@ -139,5 +139,6 @@ def finished(
         requests=1_834,
         prompt_tokens=256_789,
         generated_tokens=998_765,
+        seconds=12_600,
     )
     return lock.complete(lock.with_checks(pinned, {"judge": CHECK}), selection, files)

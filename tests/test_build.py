@@ -1,7 +1,6 @@
 """Whole builds against a real HTTP server: same bytes, whatever happens in between."""
 
 import asyncio
-import hashlib
 import json
 import random
 import signal
@@ -41,6 +40,7 @@ from prequery.progress import Progress
 from prequery.selection import ledger
 from prequery.transport import Patience
 from scripted_tgi import Json, ScriptedTgi, generated, recipe_text, words
+from timeless import digests
 
 AT_ONCE = Patience(first_wait_s=0, longest_wait_s=0)
 
@@ -64,15 +64,6 @@ def build(
     builder = Magpie(recipe, options=options, show=show)
     builder.download_and_prepare(out, file_format="parquet")
     return builder
-
-
-def digests(out: Path) -> dict[str, str]:
-    """Hash every file of a release."""
-    return {
-        str(path.relative_to(out)): hashlib.sha256(path.read_bytes()).hexdigest()
-        for path in sorted(out.rglob("*"), key=str)
-        if path.is_file()
-    }
 
 
 def table(out: Path) -> list[Json]:
@@ -258,6 +249,34 @@ def test_a_build_that_carries_on_asks_before_it_has_read_the_journal(
     assert len(rows_again) <= server.info["max_concurrent_requests"]
     assert read[0] < 400  # of 402 slots in the journal
     assert digests(tmp_path / "carried-on") == digests(tmp_path / "whole")
+
+
+def test_the_time_of_all_runs_is_in_the_lock_and_is_told_again_from_the_journal(
+    recipe: Path, tmp_path: Path
+) -> None:
+    async def slow(request: web.Request, body: Json, before: int) -> web.StreamResponse | None:
+        await asyncio.sleep(0.4)
+        return None
+
+    def seconds(out: str) -> int:
+        lock = json.loads((tmp_path / out / "scripted.lock.json").read_text())
+        told: int = lock["build"]["seconds"]
+        return told
+
+    server = ScriptedTgi(fault=slow)
+    server.info["max_concurrent_requests"] = 8
+    began_s = time.monotonic()
+    with server.serving():
+        recipe.write_text(recipe_text(10))
+        build(recipe, server, tmp_path / "part")
+        recipe.write_text(recipe_text(40))
+        build(recipe, server, tmp_path / "whole")
+    took_s = time.monotonic() - began_s
+    build(recipe, server, tmp_path / "again")
+
+    assert 0 < seconds("part") < seconds("whole") <= took_s
+    assert digests(tmp_path / "again") == digests(tmp_path / "whole")
+    assert seconds("again") == seconds("whole")
 
 
 def test_a_journal_that_cannot_have_all_rows_is_not_read_to_its_end_first(

@@ -320,7 +320,23 @@ def test_the_funnel_adds_up_and_names_filters_that_took_nothing() -> None:
     assert shown["rejected: filter: not response_loop"] == ["0", "0.0 %"]
     assert sum(name.startswith("rejected: filter: ") for name in shown) == len(DEMO.filters)
     assert shown["accepted"] == ["30", "60.0 %"]
-    assert "1,234 requests,\n56,789 prompt tokens and 98,765 generated tokens" in demo_card()
+
+
+def test_the_cost_is_told_in_requests_tokens_and_hours() -> None:
+    complete = finished(DEMO, [row(0)], {})
+    timed = complete | {"build": complete["build"] | {"seconds": 5400}}
+    measured = card.measure(tables([row(0)]))
+
+    told = cells(card.render(DEMO, timed, measured), "How it was made")
+    untold = cells(card.render(DEMO, complete, measured), "How it was made")
+
+    assert told["requests of all attempts"] == ["1,234"]
+    assert told["prompt tokens"] == ["56,789"]
+    assert told["generated tokens"] == ["98,765"]
+    assert told["hours of waiting for answers"] == ["1.5, of all builders together"]
+    assert untold["hours of waiting for answers"] == [
+        "not known: answers from before their time was taken"
+    ]
 
 
 def test_an_endpoint_that_does_not_count_prompt_tokens_gets_no_number() -> None:
@@ -329,7 +345,7 @@ def test_an_endpoint_that_does_not_count_prompt_tokens_gets_no_number() -> None:
 
     text = card.render(DEMO, uncounted, card.measure(tables([row(0)])))
 
-    assert "1,234 requests,\nan uncounted number of prompt tokens and 98,765" in text
+    assert cells(text, "How it was made")["prompt tokens"] == ["not counted by the endpoint"]
 
 
 def test_limitations_are_counted() -> None:

@@ -130,7 +130,8 @@ def test_a_repository_and_a_copy_of_it_are_checked_where_they_are(
         ("- n<1K", "- 1M<n<10M", "size_categories, 0: says '1M<n<10M', the data gives 'n<1K'"),
         ("  version: 1.2.0", "  version: 1.2.1", "YAML, configs, chat, version: says '1.2.1'"),
         ("- llama3.3", "- mit", "YAML, license"),
-        ("1,834 requests", "18 requests", "says '18', the data gives '1,834'"),
+        ("| 1,834 |", "| 18 |", "requests of all attempts, value: says '18'"),
+        ("| 3.5, of all", "| 0.5, of all", "says '0.5, of all builders together'"),
         ("\n## Limitations, measured\n", "\n", "Limitations, measured"),
     ],
 )

@@ -63,6 +63,16 @@ def test_a_repeat_changes_nothing(tmp_path: Path) -> None:
     assert {path: path.stat().st_mtime_ns for path in (tmp_path / "place").rglob("*")} == before
 
 
+def test_the_same_rows_that_were_waited_for_longer_are_the_same_release(tmp_path: Path) -> None:
+    released(build(tmp_path / "once", Wanted(seconds=3600)), tmp_path / "place")
+    before = state(tmp_path / "place")
+
+    again = released(build(tmp_path / "again", Wanted(seconds=7200)), tmp_path / "place")
+
+    assert again.kind == "unchanged"
+    assert state(tmp_path / "place") == before
+
+
 def test_a_new_version_takes_the_old_ones_shards_away(tmp_path: Path) -> None:
     released(build(tmp_path / "one", Wanted(rows=12)), tmp_path / "place")
 

@@ -76,6 +76,20 @@ def test_a_repeat_changes_and_sends_nothing(hub: Hub, tmp_path: Path) -> None:
     assert {call.method for call in hub.calls[since:]} == {"GET"}
 
 
+def test_the_same_rows_that_were_waited_for_longer_are_the_same_release(
+    hub: Hub, tmp_path: Path
+) -> None:
+    once = read(tmp_path / "once", Wanted(seconds=3600))
+    release(hub, once)
+    since = len(hub.calls)
+
+    done = release(hub, read(tmp_path / "again", Wanted(seconds=7200)))
+
+    assert done.kind == "unchanged"
+    assert {call.method for call in hub.calls[since:]} == {"GET"}
+    assert own(hub, "chat", "chat-v1.0.0") == wanted_files(once)
+
+
 def test_a_new_version_takes_the_old_shards_away_and_leaves_the_old_tag(
     hub: Hub, tmp_path: Path
 ) -> None:

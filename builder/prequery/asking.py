@@ -1,7 +1,10 @@
 """Ask an endpoint and record what it answers, through faults of one endpoint or of all."""
 
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+
+import msgspec
 
 from prequery.budget import Budget, Price
 from prequery.endpoint import Answer, Asks, Request
@@ -19,11 +22,15 @@ class Asking:
     Args:
         answered: Is told of every answer that came.
         budget: Is charged for it.
+        timed: Answers bear how long was waited for them.
     """
 
     answered: Callable[[Pass, Answer], None]
     budget: Budget
+    timed: bool = True
     _doubtful: list[tuple[Asks, Keeps, Key, Answer]] = field(default_factory=list)
+    _in_flight: int = 0
+    _counted_s: float = 0.0
 
     async def ask(
         self,
@@ -46,7 +53,15 @@ class Asking:
             urgent: It goes before what is not.
             price: What it costs; null: by the budget's price.
         """
-        answer = await endpoint.generate(request, where, urgent)
+        if not self._in_flight:
+            self._counted_s = time.monotonic()
+        self._in_flight += 1
+        try:
+            answer = await endpoint.generate(request, where, urgent)
+        finally:
+            self._in_flight -= 1
+        if self.timed:
+            answer = msgspec.structs.replace(answer, waited_ms=self._waited_ms())
         if answer.failed:
             self._doubtful.append((endpoint, journal, key, answer))
         else:
@@ -55,6 +70,16 @@ class Asking:
             self.answered(key.made, answer)
             self.budget.spend(answer, price)
         return answer
+
+    def _waited_ms(self) -> int:
+        """Return the time since the last answer, or since something is in flight again.
+
+        A monotonic clock: setting the machine's own does not matter. What is cut off of a
+        millisecond goes to the next answer, so that a thousand answers a second add up.
+        """
+        waited_ms = int((time.monotonic() - self._counted_s) * 1000)
+        self._counted_s += waited_ms / 1000
+        return waited_ms
 
     def believe(self, works: Asks | None = None) -> None:
         """Record failures of an endpoint once a later answer shows that it works; null: of all.

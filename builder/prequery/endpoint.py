@@ -38,6 +38,9 @@ class Answer(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
         repaired: The text held lone surrogates, now U+FFFD.
         error: Why there is no text, in the endpoint's words; every other field is then empty.
         failed: All tries failed. Not set: the endpoint refuses this request for good.
+        waited_ms: Time in which its builder waited for any answer, since the one that came before:
+            over all answers of a journal that is how long was asked. Null where nobody took it.
+            The last field: what else an answer says decides before it which of two counts.
     """
 
     text: str = ""
@@ -52,6 +55,7 @@ class Answer(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     repaired: bool = False
     error: str | None = None
     failed: bool = False
+    waited_ms: int | None = None
 
 
 class Token(msgspec.Struct, frozen=True):

@@ -2,8 +2,9 @@
 
 A lock beside a recipe in `configs/` pins what the recipe leaves to others: the revision that the
 endpoint serves and the prefix that its template gives. A build holds itself to it, and writes a
-complete one, with counts and file hashes, beside the card. Times and addresses are no part of it,
-and it bears a hash of itself, so that an edit shows.
+complete one, with counts and file hashes, beside the card. Addresses are no part of it, nor the
+clock: its only time is how long answers were waited for, which the journal tells. It bears a hash
+of itself, so that an edit shows.
 """
 
 import hashlib
@@ -190,6 +191,7 @@ def complete(
                 "requests": selection.requests,
                 "prompt_tokens": selection.prompt_tokens,
                 "generated_tokens": selection.generated_tokens,
+                "seconds": selection.seconds,
                 "usd": usd or None,
             },
             "files": {path: dict(content) for path, content in files.items()},
@@ -206,6 +208,15 @@ def digest(lock: Lock) -> str:
     """Return the SHA-256 of a lock without its own digest, in hexadecimal."""
     content = {key: value for key, value in lock.items() if key != "digest"}
     return _sha256(_canonical(content).encode())
+
+
+def timeless(lock: Lock) -> Lock:
+    """Return what the locks of equal builds share: all but the time that was waited, and digest."""
+    content = {key: value for key, value in lock.items() if key != "digest"}
+    build = content.get("build")
+    if isinstance(build, dict):
+        content["build"] = {key: value for key, value in build.items() if key != "seconds"}
+    return content
 
 
 def _canonical(lock: Lock) -> str:

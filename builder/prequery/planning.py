@@ -32,7 +32,8 @@ class Quantity:
         requests: Of both passes.
         prompt_tokens: Null where the endpoint does not count them.
         generated_tokens: Of both passes.
-        seconds: At the speed of the probe; null where its answers were in the journal already.
+        seconds: At the speed of the probe; where its answers were in the journal already, as long
+            as they took then, and null where that does not tell.
         usd: By the prices of the recipe's endpoint; null where it names none.
     """
 
@@ -126,13 +127,17 @@ def estimate(rows: int, small: Selection, seconds_per_answer: float | None, cost
         seconds_per_answer: Time between two of its answers; null when it asked nobody.
         cost: Of tokens.
     """
+    if seconds_per_answer is None:
+        seconds: float | None = small.seconds or None  # below one it tells nothing of speed
+    else:
+        seconds = seconds_per_answer * small.requests
     usd = cost.usd(small.prompt_tokens, small.generated_tokens)
     probe = Quantity(
         small.attempts,
         small.requests,
         small.prompt_tokens,
         small.generated_tokens,
-        None if seconds_per_answer is None else seconds_per_answer * small.requests,
+        seconds,
         usd or None,
     )
     share = small.accepted / small.attempts

@@ -10,7 +10,8 @@ A recording is a root of frozen journals, as `--journal` takes it, with an index
     judge-check-<judge>-<fingerprint>/...      the same of a judge's check
 
 The same answers give the same bytes, whoever built and however often a build was killed: what
-nobody reads in a replay is left out, and segments are cut by their number of answers.
+nobody reads in a replay is left out, and segments are cut by their number of answers. How long was
+waited for an answer is a part of it.
 """
 
 import hashlib

@@ -105,7 +105,8 @@ class Stream:
 
     @cached_property
     def _asking(self) -> Asking:
-        return Asking(self.observer.answered, self.budget)
+        # Rows with the same text share an answer, so times would not add up over rows.
+        return Asking(self.observer.answered, self.budget, timed=False)
 
     async def _take_all(self) -> bool:
         while not self._has_enough():

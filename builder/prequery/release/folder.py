@@ -56,9 +56,10 @@ def release(content: Content, target: str, *, dry_run: bool = False) -> Outcome:
                 "name another folder or URL",
             )
         if dry_run:
-            changes = place.compare()
+            changes = place.timed().compare()
             return Outcome("planned" if _any(changes) else "unchanged", target, changes)
         with place.alone():
+            place = place.timed()
             changes = place.compare()
             if not _any(changes):
                 return Outcome("unchanged", target, changes)
@@ -114,6 +115,13 @@ class _Place:
             yield
         finally:
             os.close(held)
+
+    def timed(self) -> "_Place":
+        """Return this with the time that the lock here tells, where that alone is another."""
+        path = self.path(f"{self.content.config}{LOCK}")
+        if not self.fs.exists(path):
+            return self
+        return replace(self, content=self.content.timed_as(self.fs.cat_file(path)))
 
     def compare(self) -> Changes:
         """Compare what is here with what is to be here, and refuse what must not be replaced."""

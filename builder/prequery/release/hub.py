@@ -213,6 +213,7 @@ class _Steps:
 
     def _hold_tag(self, tagged: str) -> None:
         """See that the tag names this very release."""
+        self._take_time(tagged)
         path = self._difference(tagged)
         if path is None:
             return
@@ -230,6 +231,13 @@ class _Steps:
             where,
             f"{next_version(self.content.version)}; nothing was uploaded",
         )
+
+    def _take_time(self, commit: str) -> None:
+        """Take over the time that a commit's lock tells, where that alone is another."""
+        tree, _ = self._at(commit)
+        path = f"{self.content.config}{LOCK}"
+        if path in tree and not tree[path].is_(self.content.files[path], self.content, path):
+            self.content = self.content.timed_as(self.wire.read(path, commit).encode())
 
     def _titled(self) -> str | None:
         """Return the newest commit that bears the build id and holds what it promises."""

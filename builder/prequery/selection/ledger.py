@@ -11,20 +11,22 @@ FOLD_SLOTS = 4_096
 
 
 class Ledger:
-    """Reason and cost of every slot, in 22 bytes each until it is certain that they count."""
+    """Reason and cost of every slot, in 30 bytes each until it is certain that they count."""
 
     def __init__(self) -> None:
         self._folded = 0
         self._counts: Counter[int] = Counter()
         self._ended_counts: Counter[int] = Counter()
-        self._sums = [0, 0, 0]
+        self._sums = [0, 0, 0, 0]
         self._is_counted = True
+        self._is_timed = True
         self._names: list[str | None] = [None]
         self._reasons = array("H")
         self._ended = array("H")
         self._requests = array("H")
         self._prompt = array("l")
         self._generated = array("l")
+        self._waited = array("l")
 
     def __len__(self) -> int:
         return self._folded + len(self._reasons)
@@ -36,12 +38,13 @@ class Ledger:
         depends on which of the two instructions arrived first, and a lock must not.
         """
         answered = [answer for answer in attempt.costs if answer.error is None]
-        prompt = [answer.prompt_tokens for answer in answered]
         self._reasons.append(self._code(reason))
         self._ended.append(self._code(attempt.ended))
         self._requests.append(len(answered))
-        self._prompt.append(-1 if None in prompt else sum(p for p in prompt if p is not None))
+        self._prompt.append(_sum_or_unknown([answer.prompt_tokens for answer in answered]))
         self._generated.append(sum(answer.generated_tokens for answer in answered))
+        waited = [answer.waited_ms for answer in attempt.costs]
+        self._waited.append(_sum_or_unknown(waited))
 
     def fold(self) -> None:
         """Add up the slots so far: the end will not lie before them, nor a reason change."""
@@ -51,7 +54,9 @@ class Ledger:
         self._counts.update(self._reasons)
         self._ended_counts.update(self._ended_of_accepted(len(self._reasons)))
         self._is_counted = self._is_counted and -1 not in self._prompt
-        for at, amounts in enumerate((self._requests, self._prompt, self._generated)):
+        self._is_timed = self._is_timed and -1 not in self._waited
+        spent = (self._requests, self._prompt, self._generated, self._waited)
+        for at, amounts in enumerate(spent):
             self._sums[at] += sum(amounts)
             del amounts[:]
         del self._reasons[:]
@@ -67,6 +72,8 @@ class Ledger:
         slots = end - self._folded
         prompt = self._prompt[:slots]
         is_counted = self._is_counted and -1 not in prompt
+        waited = self._waited[:slots]
+        is_timed = self._is_timed and -1 not in waited
         ended = Counter(self._ended_of_accepted(slots))
         return {
             "rejected": self._named(self._counts + Counter(self._reasons[:slots])),
@@ -74,6 +81,7 @@ class Ledger:
             "requests": self._sums[0] + sum(self._requests[:slots]),
             "prompt_tokens": self._sums[1] + sum(prompt) if is_counted else None,
             "generated_tokens": self._sums[2] + sum(self._generated[:slots]),
+            "seconds": round((self._sums[3] + sum(waited)) / 1000) if is_timed else None,
         }
 
     def _ended_of_accepted(self, slots: int) -> Iterator[int]:
@@ -91,3 +99,9 @@ class Ledger:
         if reason not in self._names:
             self._names.append(reason)
         return self._names.index(reason)
+
+
+def _sum_or_unknown(amounts: Sequence[int | None]) -> int:
+    """Return the sum; -1 where one of them is not known."""
+    known = [amount for amount in amounts if amount is not None]
+    return sum(known) if len(known) == len(amounts) else -1

@@ -38,6 +38,8 @@ class Selection:
         requests: Answered requests of those attempts.
         prompt_tokens: Of those requests; null if the endpoint does not count.
         generated_tokens: Of those requests.
+        seconds: In which builders waited for their answers, added up over builders; null where an
+            answer does not tell.
         steps: What each filter did, in the order of going through them.
         measuring: Column to what should be known of its measurement, besides the values.
     """
@@ -50,6 +52,7 @@ class Selection:
     requests: int
     prompt_tokens: int | None
     generated_tokens: int
+    seconds: int | None = None
     steps: tuple[Step, ...] = ()
     measuring: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
