@@ -12,11 +12,9 @@ from prequery import versions
 from prequery.card import differences, history, sections
 from prequery.card.differences import Difference
 from prequery.errors import BuildError, CardError
-from prequery.folder import Folder
-from prequery.lock import Lock, recipe_of
+from prequery.folder import Folder, finished_configs
+from prequery.lock import LOCK, Lock, recipe_of
 from prequery.released import Released, open_release
-
-LOCK = ".lock.json"
 
 
 @dataclass(frozen=True)
@@ -113,14 +111,14 @@ def _version(release: Released) -> history.Version:
 
 
 def _configs(fs: AbstractFileSystem, root: str, place: str) -> list[str]:
-    locks = [posixpath.basename(path) for path in fs.glob(posixpath.join(root, f"*{LOCK}"))]
-    if not locks:
+    names = finished_configs(fs, root)
+    if not names:
         raise CardError(
             "there is no lock, which a build writes last",
             place,
             "name a folder that `prequery build` finished, or a whole copy of a repository",
         )
-    return sorted(name.removesuffix(LOCK) for name in locks)
+    return names
 
 
 def _opened(fs: AbstractFileSystem, root: str, config: str, place: str) -> tuple[Folder, Lock]:

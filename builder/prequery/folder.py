@@ -54,7 +54,7 @@ class Folder:
     @property
     def lock(self) -> str:
         """Where the lock is, once the folder is complete."""
-        return self.path(f"{self.recipe.name}.lock.json")
+        return self.path(f"{self.recipe.name}{lock.LOCK}")
 
     def path(self, name: str) -> str:
         """Return the full path of something in the folder."""
@@ -137,7 +137,7 @@ class Folder:
             self.fs.rm(self._template)
         self.write_card(complete, self.given_template())
         self.write(f"{self.recipe.name}.yaml", self.recipe.text)
-        self.write(f"{self.recipe.name}.lock.json", lock.dump(complete))
+        self.write(f"{self.recipe.name}{lock.LOCK}", lock.dump(complete))
         return complete
 
     def card(
@@ -280,6 +280,12 @@ class Folder:
             ) from None
         assert isinstance(held, dict)
         return held
+
+
+def finished_configs(fs: AbstractFileSystem, root: str) -> list[str]:
+    """Return the configs of a folder whose lock, which is written last, is there."""
+    found: list[str] = fs.glob(posixpath.join(root, f"*{lock.LOCK}"))
+    return sorted(posixpath.basename(path).removesuffix(lock.LOCK) for path in found)
 
 
 def read_template(path: Path) -> str:

@@ -29,6 +29,9 @@ FORMAT = 2
 PACKAGES = ("datasets", "jinja2", "numpy", "pyarrow")
 """Packages of others that can change a released byte; those of columns are in their pins."""
 
+LOCK = ".lock.json"
+"""Of a lock's file, behind the name of the config or recipe."""
+
 Lock = dict[str, Any]
 
 
@@ -281,7 +284,7 @@ def recipe_of(lock: Lock, text: str, where: str) -> AnyRecipe:
 
 def path_beside(recipe: Recipe) -> Path:
     """Return where the lock of a recipe stands: its file's name with .lock.json."""
-    return Path(recipe.source).with_suffix(".lock.json")
+    return Path(recipe.source).with_suffix(LOCK)
 
 
 def hold(recipe: Recipe, pinned: Lock) -> None:

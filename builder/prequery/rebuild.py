@@ -166,9 +166,10 @@ def _workshop(release: Released, out: str, files: Path | None) -> Iterator[tuple
             (work / entry.name).symlink_to(entry.resolve())
         path = work / f"{release.config}.yaml"
         path.unlink(missing_ok=True)
-        path.with_suffix(".lock.json").unlink(missing_ok=True)
+        beside = path.with_suffix(lock.LOCK)
+        beside.unlink(missing_ok=True)
         path.write_text(release.recipe_text(), encoding="utf-8")
-        path.with_suffix(".lock.json").write_text(lock.dump(release.lock), encoding="utf-8")
+        beside.write_text(lock.dump(release.lock), encoding="utf-8")
         recipe = _recipe(path, release)
         if recipe.build_hash != release.lock["config"]["build_hash"]:
             raise RebuildError(

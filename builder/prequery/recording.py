@@ -29,7 +29,7 @@ from prequery.endpoint import Answer
 from prequery.errors import JournalError, RebuildError
 from prequery.journal import Journal, Key, Pass, folder_for, manifest, segments
 from prequery.journal.journal import HEADER
-from prequery.lock import Lock
+from prequery.lock import LOCK, Lock
 from prequery.options import Options
 from prequery.pipeline import Journals, journals_of, replay
 from prequery.recipe import Recipe
@@ -80,7 +80,7 @@ def publish(
     if lock["config"]["build_hash"] != recipe.build_hash:
         raise RebuildError(
             "the lock is not one of this recipe's",
-            f"{recipe.name}.lock.json",
+            f"{recipe.name}{LOCK}",
             "take recipe and lock from the folder of the build",
         )
     files: dict[str, dict[str, Any]] = {}

@@ -22,10 +22,9 @@ from fsspec.core import url_to_fs
 
 from prequery import shards
 from prequery.errors import RebuildError
-from prequery.lock import Lock, recipe_of
+from prequery.lock import LOCK, Lock, recipe_of
 from prequery.recipe import AnyRecipe
 
-LOCK = ".lock.json"
 _REPO = re.compile(r"(?P<repo>[\w.-]+/[\w.-]+)(@(?P<revision>[^@\s]+))?")
 
 

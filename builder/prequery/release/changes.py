@@ -7,7 +7,8 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from prequery.errors import ReleaseError
-from prequery.release.content import LOCK, README, Content
+from prequery.lock import LOCK
+from prequery.release.content import README, Content
 
 Kind = Literal["released", "unchanged", "planned", "proposed"]
 

@@ -18,12 +18,11 @@ from fsspec.core import url_to_fs
 from prequery import judge_check, lock
 from prequery.card import Card, sections
 from prequery.errors import BuildError, ReleaseError
-from prequery.folder import Folder
-from prequery.lock import Lock
+from prequery.folder import Folder, finished_configs
+from prequery.lock import LOCK, Lock
 from prequery.recipe import AnyRecipe
 
 README = sections.README
-LOCK = ".lock.json"
 JOURNALS = "journals/"
 
 
@@ -208,8 +207,7 @@ def _small(text: str) -> File:
 
 
 def _only_config(fs: AbstractFileSystem, root: str, out: str) -> str:
-    locks = [posixpath.basename(path) for path in fs.glob(posixpath.join(root, f"*{LOCK}"))]
-    names: list[str] = sorted(name.removesuffix(LOCK) for name in locks)
+    names = finished_configs(fs, root)
     if len(names) == 1:
         return names[0]
     if names:

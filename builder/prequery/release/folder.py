@@ -20,8 +20,9 @@ from fsspec import AbstractFileSystem
 from fsspec.core import url_to_fs
 
 from prequery.errors import CardError, ReleaseError
+from prequery.lock import LOCK
 from prequery.release.changes import Changes, Outcome, belongs, compare, disturbs, hold_version
-from prequery.release.content import JOURNALS, LOCK, README, Content, File, local_path, section_of
+from prequery.release.content import JOURNALS, README, Content, File, local_path, section_of
 
 CLOSED = "being-replaced"
 """In the place of `train-*.parquet` while shards change: no file is called so."""

@@ -19,6 +19,7 @@ from huggingface_hub import CommitOperationAdd, CommitOperationCopy, CommitOpera
 
 from prequery import __version__
 from prequery.errors import CardError, ReleaseError
+from prequery.lock import LOCK
 from prequery.release.changes import (
     Changes,
     Kind,
@@ -29,7 +30,7 @@ from prequery.release.changes import (
     hold_version,
     next_version,
 )
-from prequery.release.content import JOURNALS, LOCK, README, Content, local_path, section_of
+from prequery.release.content import JOURNALS, README, Content, local_path, section_of
 from prequery.release.wire import Again, Held, Operation, Refs, Wire
 
 WAITS_S = (1.0, 2.0, 4.0, 8.0, 16.0)
