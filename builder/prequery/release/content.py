@@ -346,7 +346,7 @@ def _card(folder: Folder, held: Lock, out: str) -> Card:
     text = _text(folder.fs, folder.path(README), "the card is missing", out)
     try:
         made = folder.card(held)
-        fresh = sections.section_of(sections.merged(None, made.readme, config), config)
+        fresh = section_of(_merged(None, made.readme, config), config)
         section = sections.section_of(text, config)
     except BuildError as error:
         raise _edited(error.what, error.where) from None
