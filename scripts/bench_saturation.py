@@ -24,7 +24,7 @@ from contextlib import contextmanager
 from functools import partial
 from itertools import pairwise
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import aiohttp
 import msgspec
@@ -79,10 +79,24 @@ version: 1.0.0
 rows: {rows}
 seed: 1
 generator: {{model: {model}, revision: '{revision}'}}
-instructions: [{{temperature: 1.0, max_new_tokens: 512}}]
+instructions: [{{temperature: 1.0, max_new_tokens: {most}}}]
 responses: {{temperature: null, max_new_tokens: 2048}}
 columns: [length, likelihood, repetition]
+filters: [{kept}]
+max_attempts: {attempts}
 """
+SMALL = 200
+PROOFS = 4  # requests that prove the prefix at every start
+# Instructions of so many tokens at most are some 70 and 20 % of all. They differ in nothing else,
+# so what is cut off or filtered out says nothing of the response.
+REJECTING: dict[str, dict[str, Any]] = {
+    "nothing": {},
+    "30 % of the instructions, cut off": {"most": 38},
+    "80 % of the instructions, cut off": {"most": 13},
+    "a filter, 30 % of the rows": {"kept": "instruction_tokens <= 38"},
+    "a filter, 80 % of the rows": {"kept": "instruction_tokens <= 13"},
+    "a filter, 30 % of the rows: the shortest responses": {"kept": "response_tokens > 230"},
+}
 
 
 class Told(Silent):
@@ -327,12 +341,33 @@ def bench_death(rows: int) -> None:
     print(f"| {before:.1f} | {after:.1f} | {after / (before * 3 / 4):.3f} | {gap_s:.2f} |")
 
 
+def bench_asked() -> None:
+    """Print how many requests small builds make, whose slots could all be in flight at once."""
+    print(
+        f"\n{SMALL} rows; requests of the slots up to the last row, and requests that were made\n"
+    )
+    print(
+        "| what rejects | rows of attempts | slots of the endpoint | needed | made | ratio |",
+        end="",
+    )
+    print(" wall s |\n|---|---|---|---|---|---|---|")
+    for name, rejecting in REJECTING.items():
+        for case in ("256", "1024"):
+            run, built = run_build(_recipe(SMALL, **rejecting), CASES[case])
+            needed = built.selection.requests
+            made = sum(one.requests for one in run.counters) - PROOFS
+            print(f"| {name} | {SMALL} of {built.selection.attempts} | {case} |", end="")
+            print(f" {needed} | {made} | {made / needed:.3f} | {run.wall_s:.2f} |", flush=True)
+
+
 def _named(faults: Faults) -> str:
     return ", ".join(f"{kind} {rate:.1%}" for kind, rate in faults.rates().items() if rate)
 
 
-def _recipe(rows: int, limit: int | None = None) -> Recipe:
-    text = RECIPE.format(rows=rows, model=MODEL, revision=REVISION)
+def _recipe(rows: int, limit: int | None = None, most: int = 512, kept: str = "") -> Recipe:
+    text = RECIPE.format(
+        rows=rows, model=MODEL, revision=REVISION, most=most, kept=kept, attempts=20 * rows
+    )
     if limit:
         text += f"endpoint: {{url: 'http://127.0.0.1', concurrency: {limit}}}\n"
     return recipe.read(text, "scripts/bench_saturation.py")
@@ -375,10 +410,12 @@ def main(rows: int, cases: Sequence[str]) -> None:
         bench_faults(rows)
     if "death" in cases:
         bench_death(rows)
+    if "asked" in cases:
+        bench_asked()
 
 
 if __name__ == "__main__":
     given = sys.argv[1:]
-    every = [*CASES, "queue", "faults", "death"]
+    every = [*CASES, "queue", "faults", "death", "asked"]
     amount = int(given.pop(0)) if given and given[0] not in every else 4000
     main(amount, given or every)

@@ -21,6 +21,7 @@ from functools import cached_property, partial
 from typing import Protocol, cast
 
 from prequery import gates
+from prequery.acceptance import Started
 from prequery.asking import Asking, bear
 from prequery.budget import Budget
 from prequery.conversation import Ask, Attempt, Candidate, Script, script
@@ -113,6 +114,7 @@ class Synthesis:
     budget: Budget = field(default_factory=Budget)
     hopeful: bool = False
     _finished: int = 0
+    _responded: int = 0
     _passed: int = 0
     _unanswered: int = 0
     _reasons: Counter[str] = field(default_factory=Counter)
@@ -128,6 +130,7 @@ class Synthesis:
     _firsts: Firsts = field(default_factory=Firsts)
     _elsewhere: set[int] = field(default_factory=set)
     _in_flight: dict[int, asyncio.Task[Attempt]] = field(default_factory=dict)
+    _responding: set[int] = field(default_factory=set)
     _over: "asyncio.Future[bool] | None" = None
     _stopping: bool = False
 
@@ -190,13 +193,15 @@ class Synthesis:
 
     def _target(self) -> int:
         """Return how many slots are worth starting, as far as the finished ones tell."""
-        missing = self.recipe.goal - self._passed
-        passed = self._passed + 1.0
-        if self._read < self._next:
-            # Two standard errors more: nothing is asked for that unread answers make needless.
-            passed += 2 * math.sqrt(self._passed)
-        rate = min(passed / (self._finished + 1), 1.0)
-        wanted = self._finished + max(missing, 0) / rate
+        responding = len(self._responding)
+        started = Started(
+            gated=self._finished - self._responded,
+            responded=self._responded,
+            passed=self._passed,
+            opening=len(self._in_flight) + len(self._elsewhere) - responding,
+            responding=responding,
+        )
+        wanted = started.wanted(self._look_at - self._passed, unread=self._read < self._next)
         # The next look is always worth reaching: corpus filters may have taken rows away.
         least = self._frontier + self.window
         windows = math.ceil(max(wanted, least) / self.window)
@@ -315,6 +320,7 @@ class Synthesis:
 
     def _landed(self, slot: int, task: asyncio.Task[Attempt]) -> None:
         del self._in_flight[slot]
+        self._responding.discard(slot)
         if self._over_now() or task.cancelled():
             return
         error = task.exception()
@@ -335,6 +341,7 @@ class Synthesis:
         try:
             reason = self.selector.look(attempt)
             self._finished += 1
+            self._responded += attempt.responded
             self._passed += reason is None
             if reason is not None:
                 self._reasons[reason] += 1
@@ -444,6 +451,8 @@ class Synthesis:
     async def _ask(self, asked: Ask) -> Answer:
         """Return the recorded answer, or ask and record."""
         key, journal = asked.key, self._journal(asked)
+        if key.made == "response":
+            self._responding.add(key.slot)
         held = journal.get(key)
         if held is not None:
             return held
