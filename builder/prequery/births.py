@@ -62,7 +62,7 @@ class Written:
         follow_up = recipe.follow_up
         tells = follow_up is not None and follow_up.release and attempt.later
         return {
-            "id": f"{recipe.fingerprint[:12]}-{attempt.slot}",
+            "id": rows.id_of(recipe.fingerprint, attempt.slot),
             "messages": rows.messages(said, responses.system(recipe, drawn)),
             "instruction": said[0][0],
             "response": said[0][1],

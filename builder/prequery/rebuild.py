@@ -24,7 +24,7 @@ from prequery.pipeline import journals_of
 from prequery.progress import Progress
 from prequery.recipe import Recipe, load
 from prequery.released import FolderSource, Released, open_release
-from prequery.rows import CONVERSATION
+from prequery.rows import CONVERSATION, slot_of
 from prequery.runner import run_async
 
 Likeness = Literal["identical", "same instruction", "different", "missing"]
@@ -297,8 +297,8 @@ def _likenesses(
             )
         voices = models.noted(journals.answers.header, {})
         for row in _rows(release, names):
-            slot = _slot(row["id"])
-            while head is not None and _slot(head["id"]) < slot:
+            slot = slot_of(row["id"])
+            while head is not None and slot_of(head["id"]) < slot:
                 head = next(rebuilt, None)
             if head is not None and head["id"] == row["id"]:
                 now = _said(head, conversations)
@@ -311,10 +311,6 @@ def _likenesses(
 def _rows(release: Released, names: Sequence[str]) -> Iterator[dict[str, Any]]:
     for table in release.tables(names):
         yield from table.to_pylist()
-
-
-def _slot(row_id: str) -> int:
-    return int(row_id.rpartition("-")[2])
 
 
 def _said(row: Mapping[str, Any], conversations: Sequence[str]) -> Said:

@@ -275,6 +275,11 @@ class Released:
             with self.opened(shard) as file:
                 yield from shards.read(file, names)
 
+    def ids(self) -> pa.ChunkedArray:
+        """Return the id of every row, in order."""
+        chunks = [chunk for table in self.tables(["id"]) for chunk in table["id"].chunks]
+        return pa.chunked_array(chunks, pa.string())
+
     def schema(self) -> pa.Schema:
         """Return the schema of the rows."""
         with self.opened(self.shards[0]) as file:

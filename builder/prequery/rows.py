@@ -24,7 +24,7 @@ Shape = Literal["messages", "preference"]
 """What a row is: a conversation, or two responses of which one is better."""
 
 FIELDS: Mapping[str, str] = {
-    "id": "string",  # fingerprint[:12]-slot: survives rebuilds, filter changes and new columns
+    "id": "string",  # `id_of`: survives rebuilds, filter changes and new columns
     "instruction": "string",
     "response": "string",
     "generator": "string",  # of the instructions: model@revision
@@ -137,6 +137,16 @@ def features(columns: Mapping[str, str], shape: Shape = "messages") -> "Features
     said = List({"role": Value("string"), "content": Value("string")})
     spoken = dict.fromkeys(CONVERSATION[shape], said)
     return Features({"id": flat.pop("id"), **spoken, **flat})
+
+
+def id_of(fingerprint: str, slot: int) -> str:
+    """Return the id of a row: of a recipe's fingerprint, and the slot that made it."""
+    return f"{fingerprint[:12]}-{slot}"
+
+
+def slot_of(row_id: str) -> int:
+    """Return the slot that made a row, by its id."""
+    return int(row_id.rpartition("-")[2])
 
 
 def messages(turns: Sequence[tuple[str, str]], system: str | None = None) -> list[dict[str, str]]:

@@ -6,7 +6,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
 
-import pyarrow as pa
 import pyarrow.parquet as pq
 
 from prequery import recording, shards
@@ -159,16 +158,15 @@ def _counts(release: Released) -> Iterator[Finding]:
 def _rows(release: Released) -> Finding:
     """Hash all rows, whatever files they stand in, and see that no id comes twice."""
     told = release.lock.get("rows")
-    ids: list[pa.ChunkedArray] = [table["id"] for table in release.tables(["id"])]
-    every = pa.chunked_array([chunk for one in ids for chunk in one.chunks], pa.string())
-    if len(every.unique()) != len(every):
+    ids = release.ids()
+    if len(ids.unique()) != len(ids):
         return Finding("rows", "differs", "an id comes twice")
     if told is None:
         return Finding("rows", "unknown", "the lock does not tell their hash")
     now = shards.rows_sha256(release.tables())
     if now != told["sha256"]:
         return Finding("rows", "differs", f"sha256 {now[:12]}, the lock says {told['sha256'][:12]}")
-    return Finding("rows", "same", f"{len(every):,} rows, sha256 {now[:12]}")
+    return Finding("rows", "same", f"{len(ids):,} rows, sha256 {now[:12]}")
 
 
 def _recording(release: Released) -> Iterator[Finding]:

@@ -19,6 +19,7 @@ from prequery.filters import Filter
 from prequery.lock import Lock
 from prequery.recipe import AnyRecipe
 from prequery.released import Released
+from prequery.rows import slot_of
 from prequery.selection.steps import Steps
 from prequery.strict_yaml import parse
 
@@ -110,7 +111,7 @@ def compare(first: Released, second: Released) -> Changes:
     Raises:
         RebuildError: A shard is missing or damaged, or its rows are not in the order of slots.
     """
-    one, two = _ids(first), _ids(second)
+    one, two = first.ids().combine_chunks(), second.ids().combine_chunks()
     in_two, in_one = pc.is_in(one, value_set=two), pc.is_in(two, value_set=one)
     kept = one.filter(in_two)
     if not kept.equals(two.filter(in_one)):
@@ -137,11 +138,6 @@ def compare(first: Released, second: Released) -> Changes:
         packages=_pairs(first.lock.get("packages", {}), second.lock.get("packages", {})),
         recipe=_recipe_changes(first, second),
     )
-
-
-def _ids(release: Released) -> pa.Array:
-    chunks = [chunk for table in release.tables(["id"]) for chunk in table["id"].chunks]
-    return pa.chunked_array(chunks, pa.string()).combine_chunks()
 
 
 def _taken(release: Released, mask: pa.Array, names: Sequence[str]) -> Iterator[pa.Table]:
@@ -237,8 +233,7 @@ class _Judge:
         """Return why each of some rows is not in the release."""
         batch = {name: table[name].to_pylist() for name in self.reads}
         found: list[str | None] = [
-            self._behind if int(row_id.rpartition("-")[2]) >= self._end else None
-            for row_id in batch["id"]
+            self._behind if slot_of(row_id) >= self._end else None for row_id in batch["id"]
         ]
         for step in self._filters:
             for at, kept in enumerate(step.keep(batch)):

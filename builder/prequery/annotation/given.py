@@ -94,7 +94,7 @@ class Given:
         """Return a row of the dataset with our fields in it."""
         messages = self._messages(candidate.slot, choice)
         return {
-            "id": f"{self.recipe.fingerprint[:12]}-{candidate.slot}",
+            "id": rows.id_of(self.recipe.fingerprint, candidate.slot),
             "messages": messages,
             "instruction": self._text("instruction", choice, messages),
             "response": self._text("response", choice, messages),
