@@ -26,22 +26,29 @@ filters: [instruction_words > 3]
 endpoint: {{url: 'http://127.0.0.1', concurrency: {2 * SLOTS}}}
 """
 
+# Choices among all rows, made of every slot at the end of whichever builder finishes.
+CHOOSING = TEXT.replace(f"rows: {ROWS}", f"rows: {ROWS // 2}\ncandidates: {ROWS}")
+TOP = CHOOSING.replace("> 3]", "> 3, {top: {by: response_chars}}]")
+BALANCE = CHOOSING.replace(
+    "> 3]", "> 3, {balance: {by: response_finish_reason, best: response_chars}}]"
+).replace("max_new_tokens: 1024", "max_new_tokens: 400")
+
 # Every builder is forked from one process that has imported everything, and starts at once.
 processes = multiprocessing.get_context("forkserver")
 processes.set_forkserver_preload(["prequery.magpie", "prequery.simulation", "aiohttp"])
 
 
-def build(home: Path, urls: list[str], out: Path) -> None:
+def build(home: Path, urls: list[str], out: Path, text: str) -> None:
     """Build in this process; its output is nobody's."""
     with Path(os.devnull).open("w") as nowhere:
         os.dup2(nowhere.fileno(), 2)
     os.environ["PREQUERY_HOME"] = str(home)
     options = Options(endpoints=tuple(urls), journal=home / "journal")
-    builder = Magpie(recipe.read(TEXT, "killed.yaml"), options=options)
+    builder = Magpie(recipe.read(text, "killed.yaml"), options=options)
     builder.download_and_prepare(out, file_format="parquet")
 
 
-def start(home: Path, urls: list[str], out: Path) -> ForkServerProcess:
-    process = processes.Process(target=build, args=(home, urls, out))
+def start(home: Path, urls: list[str], out: Path, text: str = TEXT) -> ForkServerProcess:
+    process = processes.Process(target=build, args=(home, urls, out, text))
     process.start()
     return process

@@ -556,12 +556,24 @@ annotate(read, out, options, Progress, place)
 """
 
 
+@pytest.mark.parametrize(
+    ("filters", "kept"),
+    [
+        ([], 1_200),
+        ([{"top": {"by": "instruct_reward", "rows": 300}}], 300),
+        ([{"balance": {"by": "kind", "rows": 300, "best": "instruct_reward"}}], 300),
+    ],
+    ids=["plain", "top", "balance"],
+)
 def test_a_killed_annotation_carries_on_to_the_same_bytes_and_pays_for_nothing_twice(
-    tmp_path: Path,
+    tmp_path: Path, filters: list[Json], kept: int
 ) -> None:
-    place = parquet(tmp_path, rows_of(1_200))
+    given = [
+        row | {"kind": ["easy", "hard", "odd"][at % 3]} for at, row in enumerate(rows_of(1_200))
+    ]
+    place = parquet(tmp_path, given)
     with ScriptedTei().serving() as judge:
-        run(tmp_path, place, judge=judge, **REWARD)
+        rows, _ = run(tmp_path, place, judge=judge, filters=filters, **REWARD)
         asked = len(judge.asked)
         judge.asked.clear()
         text, journal = (tmp_path / "out/given.yaml").read_text(), str(tmp_path / "journal")
@@ -575,7 +587,7 @@ def test_a_killed_annotation_carries_on_to_the_same_bytes_and_pays_for_nothing_t
             killed.append(process.returncode)
         subprocess.run(command, check=True, stderr=subprocess.DEVNULL)
 
-    assert asked == 1_200
+    assert (len(rows), asked) == (kept, 1_200)
     assert killed == [-signal.SIGKILL] * 3
     assert files(tmp_path / "k") == files(tmp_path / "out")
     # What is in flight when it is killed is asked for again.

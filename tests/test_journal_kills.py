@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 import pytest
 
 import timeless
-from killable import MACHINES, ROWS, SLOTS, TEXT, start
+from killable import BALANCE, MACHINES, ROWS, SLOTS, TEXT, TOP, start
 from prequery import recipe
 from prequery.journal import Journal, Key, folder_for
 from prequery.simulation import Settings, SimulatedFleet, simulate
@@ -33,13 +33,13 @@ def digest(out: Path) -> str:
 
 
 @contextmanager
-def whole(tmp_path: Path) -> Iterator[tuple[str, float]]:
+def whole(tmp_path: Path, text: str = TEXT) -> Iterator[tuple[str, float]]:
     """Yield what an undisturbed build makes, and how long it takes."""
     with simulate(Settings(machines=MACHINES)) as fleet:
-        warm = start(tmp_path / "warm", fleet.urls, tmp_path / "warm-out")
+        warm = start(tmp_path / "warm", fleet.urls, tmp_path / "warm-out", text)
         warm.join()
         started = time.monotonic()
-        process = start(tmp_path / "whole", fleet.urls, tmp_path / "whole-out")
+        process = start(tmp_path / "whole", fleet.urls, tmp_path / "whole-out", text)
         process.join()
         assert process.exitcode == 0
         yield digest(tmp_path / "whole-out"), time.monotonic() - started
@@ -55,9 +55,9 @@ def answers(fleet: SimulatedFleet) -> tuple[int, int]:
     return given - 4, again  # the first proof is nobody's repetition
 
 
-def held(home: Path, copy: Path) -> tuple[int, int]:
+def held(home: Path, copy: Path, text: str = TEXT) -> tuple[int, int]:
     """Return how many answers a journal has, and to how many different requests."""
-    made = recipe.read(TEXT, "killed.yaml")
+    made = recipe.read(text, "killed.yaml")
     shutil.rmtree(copy, ignore_errors=True)
     if not (home / "journal").exists():
         return 0, 0
@@ -77,21 +77,27 @@ def slots_of(out: Path) -> list[int]:
     return [int(one.rpartition("-")[2]) for one in ids]
 
 
-def test_a_build_that_is_killed_at_twenty_random_moments_pays_for_nothing_twice(
-    tmp_path: Path,
+@pytest.mark.parametrize(
+    ("text", "wanted"),
+    [(TEXT, 20), (TOP, 10), (BALANCE, 10)],
+    ids=["plain", "top", "balance"],
+)
+def test_a_build_that_is_killed_at_random_moments_pays_for_nothing_twice(
+    tmp_path: Path, text: str, wanted: int
 ) -> None:
     """From the first look at the endpoint to the last file, several times in each build."""
     chance, kills, number = random.Random(20), 0, 0
-    with whole(tmp_path) as (expected, whole_s):
+    rows = recipe.read(text, "killed.yaml").rows
+    with whole(tmp_path, text) as (expected, whole_s):
         pass
 
-    while kills < 20:
+    while kills < wanted:
         number += 1
         home, out = tmp_path / f"home{number}", tmp_path / f"out{number}"
         killed_now = lost = 0
         with simulate(Settings(machines=MACHINES)) as fleet:
             while True:
-                process = start(home, fleet.urls, out)
+                process = start(home, fleet.urls, out, text)
                 # Where the end alone takes as long, it would never be reached.
                 process.join(chance.uniform(0.02, whole_s / 2) if killed_now < 7 else None)
                 if process.exitcode is not None:
@@ -100,16 +106,16 @@ def test_a_build_that_is_killed_at_twenty_random_moments_pays_for_nothing_twice(
                 process.kill()
                 process.join()
                 kills, killed_now = kills + 1, killed_now + 1
-                recorded, _ = held(home, tmp_path / "copy")
+                recorded, _ = held(home, tmp_path / "copy", text)
                 now_lost = answers(fleet)[0] - recorded
                 # An answer that had not reached the journal was in flight.
                 assert now_lost - lost <= 2 * SLOTS
                 lost = now_lost
             given, again = answers(fleet)
-        recorded, different = held(home, tmp_path / "copy")
+        recorded, different = held(home, tmp_path / "copy", text)
 
         assert digest(out) == expected
-        assert len(set(slots_of(out))) == ROWS
+        assert len(set(slots_of(out))) == rows
         assert recorded == different
         # What the last kill or the end of the build interrupted, the server may count later.
         assert max(lost, again) <= given - recorded <= lost + 2 * SLOTS
