@@ -6,7 +6,7 @@ from functools import cached_property
 
 from prequery.columns.base import Column
 from prequery.filters import Filter, Pick
-from prequery.recipe.parts import Other, Recipe, Release, column_dtypes, digest, split
+from prequery.recipe.parts import Config, Other, Recipe, Release, digest
 from prequery.recipe.section import Section, short
 
 ALL_ROWS = 10**9
@@ -69,7 +69,7 @@ class Dataset:
 
 
 @dataclass(frozen=True)
-class Annotation:
+class Annotation(Config):
     """What to measure of somebody's dataset, checked.
 
     Args:
@@ -103,44 +103,10 @@ class Annotation:
         place = None if self.dataset.revision is None else self.dataset.path
         return digest({"dataset": asdict(self.dataset) | {"path": place}})
 
-    @cached_property
-    def build_hash(self) -> str:
-        """SHA-256 of what decides a released byte: the fingerprint and all that comes after."""
-        return digest(
-            {
-                "fingerprint": self.fingerprint,
-                "name": self.name,
-                "version": self.version,
-                "rows": self.rows,
-                "candidates": self.candidates,
-                "judges": {
-                    name: asdict(one) | {"endpoint": None} for name, one in self.judges.items()
-                }
-                or None,
-                "columns": [column.fingerprint() for column in self.columns],
-                "filters": [step.text for step in self.filters],
-            }
-        )
-
-    @property
-    def dtypes(self) -> dict[str, str]:
-        """Field name to dtype, of all columns in order."""
-        return column_dtypes(self.columns)
-
     @property
     def goal(self) -> int:
         """How many rows must pass before the reading can end."""
         return self.candidates or (ALL_ROWS if self.following else self.rows)
-
-    @property
-    def leading(self) -> tuple[Filter, ...]:
-        """The filters before the first that needs all rows."""
-        return split(self.filters)[0]
-
-    @property
-    def following(self) -> tuple[Filter | Pick, ...]:
-        """The first filter that needs all rows, and whatever comes behind it."""
-        return split(self.filters)[1]
 
     @property
     def preference(self) -> None:

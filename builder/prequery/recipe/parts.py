@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
@@ -185,8 +186,67 @@ class Release:
     template: str | None = None
 
 
+class Config(ABC):
+    """One config of a dataset repository: what follows from what every recipe of one says."""
+
+    # Each recipe has these as fields in its own order, which errors show to the user.
+    name: str
+    version: str
+    rows: int
+    candidates: int | None
+    judges: Mapping[str, Other]
+    columns: tuple[Column, ...]
+    filters: tuple[Filter | Pick, ...]
+
+    @property
+    @abstractmethod
+    def fingerprint(self) -> str:
+        """SHA-256 of what decides a row before it is measured, in hexadecimal.
+
+        It begins every row id.
+        """
+
+    @cached_property
+    def build_hash(self) -> str:
+        """SHA-256 of what decides a released byte: the fingerprint and all that comes after."""
+        return digest(self._decides())
+
+    def _decides(self) -> dict[str, object]:
+        return {
+            "fingerprint": self.fingerprint,
+            "name": self.name,
+            "version": self.version,
+            "rows": self.rows,
+            "candidates": self.candidates,
+            "judges": {name: asdict(one) | {"endpoint": None} for name, one in self.judges.items()}
+            or None,
+            "columns": [column.fingerprint() for column in self.columns],
+            "filters": [step.text for step in self.filters],
+        }
+
+    @property
+    def goal(self) -> int:
+        """How many rows must pass before the build can end: `candidates`, or `rows`."""
+        return self.candidates or self.rows
+
+    @cached_property
+    def leading(self) -> tuple[Filter, ...]:
+        """The filters before the first that needs all rows: a row passes these, or does not."""
+        return split(self.filters)[0]
+
+    @property
+    def following(self) -> tuple[Filter | Pick, ...]:
+        """The first filter that needs all rows, and whatever comes behind it."""
+        return split(self.filters)[1]
+
+    @property
+    def dtypes(self) -> dict[str, str]:
+        """Field name to dtype, of all columns in order."""
+        return column_dtypes(self.columns)
+
+
 @dataclass(frozen=True)
-class Recipe:
+class Recipe(Config):
     """What to build: one config of a dataset repository, checked.
 
     Args:
@@ -252,53 +312,18 @@ class Recipe:
             }
         )
 
-    @cached_property
-    def build_hash(self) -> str:
-        """SHA-256 of what decides a released byte: the fingerprint and all that comes after."""
-        return digest(
-            {
-                "fingerprint": self.fingerprint,
-                "name": self.name,
-                "version": self.version,
-                "rows": self.rows,
-                "candidates": self.candidates,
-                "names": [one.name for one in self.instructions if one.name] or None,
-                "follow_up": self.follow_up and (self.follow_up.release or None),
-                "think": None if self.think == "keep" else self.think,
-                "preference": self.preference and asdict(self.preference),
-                "judges": {
-                    name: asdict(one) | {"endpoint": None} for name, one in self.judges.items()
-                }
-                or None,
-                "columns": [column.fingerprint() for column in self.columns],
-                "filters": [step.text for step in self.filters],
-            }
-        )
-
-    @property
-    def goal(self) -> int:
-        """How many slots must pass before the build can end: `candidates`, or `rows`."""
-        return self.candidates or self.rows
-
-    @cached_property
-    def leading(self) -> tuple[Filter, ...]:
-        """The filters before the first that needs all rows: a slot passes these, or does not."""
-        return split(self.filters)[0]
-
-    @property
-    def following(self) -> tuple[Filter | Pick, ...]:
-        """The first filter that needs all rows, and whatever comes behind it."""
-        return split(self.filters)[1]
+    def _decides(self) -> dict[str, object]:
+        return super()._decides() | {
+            "names": [one.name for one in self.instructions if one.name] or None,
+            "follow_up": self.follow_up and (self.follow_up.release or None),
+            "think": None if self.think == "keep" else self.think,
+            "preference": self.preference and asdict(self.preference),
+        }
 
     @property
     def shape(self) -> Shape:
         """What a row of this config is."""
         return "preference" if self.preference else "messages"
-
-    @property
-    def dtypes(self) -> dict[str, str]:
-        """Field name to dtype, of all columns in order."""
-        return column_dtypes(self.columns)
 
 
 def column_dtypes(columns: Sequence[Column]) -> dict[str, str]:
