@@ -42,23 +42,10 @@ def pin(recipe: Recipe, voices: Voices) -> Lock:
         recipe: What to build.
         voices: The served models. Addresses are no part of a lock.
     """
-    responder = {}
+    writers = _voice(recipe.generator, voices.generator)
     if recipe.responder:
-        responder = {"responder": _voice(recipe.responder, voices.responder)}
-    return {
-        "format": FORMAT,
-        "config": {
-            "name": recipe.name,
-            "version": recipe.version,
-            "fingerprint": recipe.fingerprint,
-            "build_hash": recipe.build_hash,
-        },
-        **_voice(recipe.generator, voices.generator),
-        **responder,
-        **_judges(recipe, voices.judges),
-        "columns": _columns(recipe),
-        "packages": {"prequery": __version__} | {name: version(name) for name in PACKAGES},
-    }
+        writers["responder"] = _voice(recipe.responder, voices.responder)
+    return _pinned(recipe, writers, voices.judges)
 
 
 def pin_annotation(
@@ -71,6 +58,11 @@ def pin_annotation(
         dataset: What was read: where from, of which revision or with which hashes, which fields.
         judges: The served models that judge, by name.
     """
+    return _pinned(recipe, {"dataset": dict(dataset)}, judges)
+
+
+def _pinned(recipe: AnyRecipe, origin: Lock, judges: Mapping[str, Judging]) -> Lock:
+    """Return a lock of rows of this origin: the models that write them, or a dataset."""
     return {
         "format": FORMAT,
         "config": {
@@ -79,7 +71,7 @@ def pin_annotation(
             "fingerprint": recipe.fingerprint,
             "build_hash": recipe.build_hash,
         },
-        "dataset": dict(dataset),
+        **origin,
         **_judges(recipe, judges),
         "columns": _columns(recipe),
         "packages": {"prequery": __version__} | {name: version(name) for name in PACKAGES},
