@@ -1,17 +1,15 @@
 """How much a response helps a model to expect its instruction."""
 
-import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import cached_property
-from importlib.resources import files
 from typing import ClassVar
 
 from prequery.columns.conditional import ConditionalColumn
+from prequery.columns.prompted import PromptFile, pinned
 
 
 @dataclass(frozen=True, kw_only=True)
-class Backward(ConditionalColumn):
+class Backward(ConditionalColumn, PromptFile):
     """Perplexity of the instruction with against without its response.
 
     `backward` is the ratio of `backward_perplexity`, of the instruction behind a request to guess
@@ -40,11 +38,4 @@ class Backward(ConditionalColumn):
 
     def pins(self) -> dict[str, str]:
         """Hash of the request."""
-        digest = hashlib.sha256(self.prompt.encode()).hexdigest()
-        return {"backward.txt": f"sha256:{digest}"}
-
-    @cached_property
-    def prompt(self) -> str:
-        """The text of the file, without white space around it."""
-        path = files("prequery.columns") / "prompts" / "backward.txt"
-        return path.read_text(encoding="utf-8").strip()
+        return pinned("backward.txt", self.prompt)

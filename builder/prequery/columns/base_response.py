@@ -1,19 +1,17 @@
 """What a base model answers to the instruction."""
 
-import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import cached_property
-from importlib.resources import files
 from typing import Any, ClassVar
 
 from prequery.columns.base import Continuation, QuestionColumn
+from prequery.columns.prompted import PromptFile, pinned
 
 STOP = ("=== end ===", "=== message ===")
 
 
 @dataclass(frozen=True, kw_only=True)
-class BaseResponse(QuestionColumn):
+class BaseResponse(QuestionColumn, PromptFile):
     """A base model's answer to the instruction, which `reward_difference` compares with ours.
 
     The base model sees two examples and goes on from the instruction: it needs no chat template.
@@ -54,11 +52,4 @@ class BaseResponse(QuestionColumn):
 
     def pins(self) -> dict[str, str]:
         """Hash of the examples."""
-        digest = hashlib.sha256(self.prompt.encode()).hexdigest()
-        return {"base_response.txt": f"sha256:{digest}"}
-
-    @cached_property
-    def prompt(self) -> str:
-        """The text of the file, without white space around it."""
-        path = files("prequery.columns") / "prompts" / "base_response.txt"
-        return path.read_text(encoding="utf-8").strip()
+        return pinned("base_response.txt", self.prompt)

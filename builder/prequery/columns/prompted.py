@@ -1,4 +1,4 @@
-"""Judge columns whose question is a text in a file: what they share."""
+"""Judge columns whose question is made of a text in a file: what they share."""
 
 import hashlib
 import json
@@ -15,7 +15,24 @@ LONGEST_CHARS = 8_000
 EXPLANATION_CHARS = 300
 
 
-class PromptColumn(QuestionColumn):
+class PromptFile:
+    """What a column has, besides its form, that asks by the text in `prompts/` of its name."""
+
+    name: ClassVar[str]
+
+    @cached_property
+    def prompt(self) -> str:
+        """The text of the file, without white space around it."""
+        path = files("prequery.columns") / "prompts" / f"{self.name}.txt"
+        return path.read_text(encoding="utf-8").strip()
+
+
+def pinned(file: str, text: str) -> dict[str, str]:
+    """Return what a column's pins say of a text that it asks by, under the name of its file."""
+    return {file: f"sha256:{hashlib.sha256(text.encode()).hexdigest()}"}
+
+
+class PromptColumn(QuestionColumn, PromptFile):
     """A column that asks a chat model, by a prompt in `prompts/`, for an answer in JSON.
 
     The judged texts are data. Each stands between two lines with a mark that is made of the texts
@@ -59,15 +76,7 @@ class PromptColumn(QuestionColumn):
     def pins(self) -> dict[str, str]:
         """Hashes of the prompt and of the schema that answers follow."""
         schema = json.dumps(self.schema, separators=(",", ":"))
-        return {
-            f"{self.name}.txt": f"sha256:{hashlib.sha256(self.prompt.encode()).hexdigest()}",
-            f"{self.name}.schema": f"sha256:{hashlib.sha256(schema.encode()).hexdigest()}",
-        }
-
-    @cached_property
-    def prompt(self) -> str:
-        """The text of the file, without white space around it."""
-        return (_PROMPTS / f"{self.name}.txt").read_text(encoding="utf-8").strip()
+        return pinned(f"{self.name}.txt", self.prompt) | pinned(f"{self.name}.schema", schema)
 
     @cached_property
     def schema(self) -> dict[str, Any]:
@@ -99,6 +108,3 @@ class PromptColumn(QuestionColumn):
     @property
     def _reminder(self) -> str:
         return f"Answer in JSON with the fields {', '.join(self.features)}, and nothing else."
-
-
-_PROMPTS = files("prequery.columns") / "prompts"
