@@ -11,14 +11,14 @@ from prequery import judge_check, judging, lock, models, shards
 from prequery.births import Written
 from prequery.budget import Budget, Price, check_priced
 from prequery.endpoint import Asks
-from prequery.errors import BudgetError, EndpointError, JournalError, RecipeError, StoppedError
+from prequery.errors import EndpointError, JournalError, RecipeError
 from prequery.journal import Journal, folder_for
 from prequery.judge_check import Check
 from prequery.judging import Bench
 from prequery.lock import Lock
 from prequery.options import Options
 from prequery.recipe import Recipe
-from prequery.runner import run_async, until_interrupted
+from prequery.runner import cut_short, run_async, until_interrupted
 from prequery.selection import Selection, Selector
 from prequery.synthesis import Observer, Silent, Synthesis
 from prequery.voices import Judging, Voices
@@ -186,19 +186,8 @@ async def _synthesize(
             budget,
         )
         enough = await until_interrupted(stream, observer)
-    spent = budget.spent()
-    if not enough and spent:
-        raise BudgetError(
-            f"the budget of this run is at its end: {spent}; every finished answer is kept",
-            str(journal.folder),
-            f"carry on with another budget: {options.resume}",
-        )
     if not enough:
-        raise StoppedError(
-            "the build was stopped; every finished answer is kept",
-            str(journal.folder),
-            f"carry on: {options.resume}",
-        )
+        raise cut_short("build", budget, str(journal.folder), options.resume)
     return lock.with_checks(pinned, checks), selector.selection
 
 

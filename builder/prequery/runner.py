@@ -7,6 +7,8 @@ from collections.abc import Callable, Coroutine, Iterator
 from contextlib import contextmanager
 from typing import Any, Protocol, TypeVar
 
+from prequery.budget import Budget
+from prequery.errors import BudgetError, BuildError, StoppedError
 from prequery.synthesis import Observer
 
 DRAIN_S = 30.0
@@ -75,6 +77,27 @@ async def until_interrupted(stream: Stream, observer: Observer) -> bool:
             if stream.stopping:
                 return False
             raise
+
+
+def cut_short(work: str, budget: Budget, where: str, resume: str) -> BuildError:
+    """Return the error of a stream that was stopped before its end.
+
+    Args:
+        work: What it was part of: build or annotation.
+        budget: May have stopped it; otherwise the user did.
+        where: For the error.
+        resume: The command that carries on.
+    """
+    spent = budget.spent()
+    if spent:
+        return BudgetError(
+            f"the budget of this run is at its end: {spent}; every finished answer is kept",
+            where,
+            f"carry on with another budget: {resume}",
+        )
+    return StoppedError(
+        f"the {work} was stopped; every finished answer is kept", where, f"carry on: {resume}"
+    )
 
 
 def _stop(stream: Stream, running: "asyncio.Future[Any]", observer: Observer) -> None:

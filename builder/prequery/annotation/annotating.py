@@ -15,7 +15,7 @@ from prequery.annotation.source import Source, opened
 from prequery.annotation.stream import Stream
 from prequery.budget import Budget, Price, check_priced
 from prequery.endpoint import Asks
-from prequery.errors import AcceptanceError, BudgetError, EndpointError, ShardError, StoppedError
+from prequery.errors import AcceptanceError, EndpointError, ShardError
 from prequery.folder import Folder
 from prequery.journal import Journal, folder_for
 from prequery.judge_check import Check
@@ -23,7 +23,7 @@ from prequery.judging import Bench
 from prequery.lock import Lock
 from prequery.options import Options
 from prequery.recipe import Annotation, read_annotation
-from prequery.runner import run_async, until_interrupted
+from prequery.runner import cut_short, run_async, until_interrupted
 from prequery.selection import Selection, Selector
 from prequery.synthesis import Observer
 from prequery.voices import Judging
@@ -171,19 +171,8 @@ class _Running:
                 self._prices(),
             )
             done = await until_interrupted(stream, self.observer)
-        spent = budget.spent()
-        if not done and spent:
-            raise BudgetError(
-                f"the budget of this run is at its end: {spent}; every finished answer is kept",
-                str(self.recipe.dataset.path),
-                f"carry on with another budget: {options.resume}",
-            )
         if not done:
-            raise StoppedError(
-                "the annotation was stopped; every finished answer is kept",
-                str(self.recipe.dataset.path),
-                f"carry on: {options.resume}",
-            )
+            raise cut_short("annotation", budget, recipe.dataset.path, options.resume)
         pinned = lock.pin_annotation(recipe, self._dataset(), self.judges)
         return lock.with_checks(pinned, checks), self._selected(selector)
 
