@@ -14,11 +14,14 @@ from typing import Any
 
 import msgspec
 
-from prequery import instructions, judging, responses
+from prequery import instructions, judge_check, judging, responses
 from prequery.columns.base import Continuation, Embed, Prompt, Question, Reading, Score
 from prequery.endpoint import Asks, Info, Request
-from prequery.errors import PrefixError, RecipeError
+from prequery.errors import EndpointError, PrefixError, RecipeError
 from prequery.fleet import Fleet, token_from
+from prequery.journal import Journal
+from prequery.judge_check import Check
+from prequery.judging import Bench
 from prequery.local.process import start
 from prequery.options import Options
 from prequery.prefix import Prefix, check_model, derive, prove
@@ -257,6 +260,37 @@ async def try_readings(
                 say(f"{' and '.join(reading)} will be null: {name}: {answer.error}")
 
 
+async def check_judges(
+    recipe: AnyRecipe,
+    journals: Mapping[str, Journal],
+    asked: Mapping[str, Asks],
+    judges: Mapping[str, Judging],
+) -> dict[str, Check]:
+    """Measure the judges before the first row, so that it is known what their labels are worth.
+
+    Args:
+        recipe: Names them.
+        journals: Of their checks.
+        asked: Their endpoints.
+        judges: What is served there.
+
+    Raises:
+        EndpointError: One does not answer.
+    """
+    benches = {}
+    for name, journal in journals.items():
+        note_judge(journal, judges[name])
+        benches[name] = Bench(journal, asked[name])
+    checks = await judge_check.check_all(recipe, benches, judges)
+    if checks is None:
+        raise EndpointError(
+            "a judge gave no answer to a labelled instruction, however often it was asked",
+            ", ".join(asked[name].address for name in benches),
+            "see that it works, then run the same command: its answers are kept",
+        )
+    return checks
+
+
 def made_with(recipe: Recipe, voices: Voices) -> dict[str, Any]:
     """Return what decides an answer besides the recipe."""
     made = _of(voices.generator)
@@ -281,12 +315,17 @@ def notes(recipe: Recipe, voices: Voices) -> dict[str, Any]:
     return noted | {"responder": responder} if recipe.responder else noted
 
 
-def judge_made_with(judge: Judging) -> dict[str, Any]:
-    """Return what decides a judge's answers besides its column."""
+def note_judge(journal: Journal, judge: Judging) -> None:
+    """Note in a journal of a judge's answers what decides these besides the column.
+
+    Raises:
+        JournalError: Those that it holds are of another judge.
+    """
     info = judge.info
     made: dict[str, Any] = {"model_id": info.model_id, "model_sha": info.model_sha}
     made |= {"weights_sha256": info.weights_sha256} if info.weights_sha256 else {}
-    return made if judge.prefix is None else made | {"prefix": asdict(judge.prefix)}
+    made |= {"prefix": asdict(judge.prefix)} if judge.prefix else {}
+    journal.agree(made, msgspec.structs.asdict(info))
 
 
 def templates_changed(recipe: Recipe, voices: Voices) -> bool:

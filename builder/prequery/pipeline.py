@@ -5,13 +5,10 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-import msgspec
-
 from prequery import judge_check, judging, lock, models, shards
 from prequery.births import Written
 from prequery.budget import Budget, Price, check_priced
-from prequery.endpoint import Asks
-from prequery.errors import EndpointError, JournalError, RecipeError
+from prequery.errors import JournalError, RecipeError
 from prequery.journal import Journal, folder_for
 from prequery.judge_check import Check
 from prequery.judging import Bench
@@ -21,7 +18,7 @@ from prequery.recipe import Recipe
 from prequery.runner import cut_short, run_async, until_interrupted
 from prequery.selection import Selection, Selector
 from prequery.synthesis import Observer, Silent, Synthesis
-from prequery.voices import Judging, Voices
+from prequery.voices import Voices
 
 
 @dataclass(frozen=True)
@@ -169,7 +166,7 @@ async def _synthesize(
         journal.agree(models.made_with(recipe, voices), models.notes(recipe, voices))
         await models.prove_prefixes(recipe, asked, voices, observer.said)
         await models.try_readings(recipe, asked.judges, observer.said)
-        checks = await _check_judges(recipe, journals, asked.judges, voices.judges)
+        checks = await models.check_judges(recipe, journals.checks, asked.judges, voices.judges)
         for name, check in checks.items():
             observer.said(f"judge {name}: {check.sentence()}")
         selector = rows.selector(voices)
@@ -191,28 +188,6 @@ async def _synthesize(
     return lock.with_checks(pinned, checks), selector.selection
 
 
-async def _check_judges(
-    recipe: Recipe,
-    journals: Journals,
-    asked: Mapping[str, Asks],
-    judges: Mapping[str, Judging],
-) -> dict[str, Check]:
-    """Measure the judges before the first row, so that it is known what their labels are worth."""
-    benches = {}
-    for name, journal in journals.checks.items():
-        judge = judges[name]
-        journal.agree(models.judge_made_with(judge), msgspec.structs.asdict(judge.info))
-        benches[name] = Bench(journal, asked[name])
-    checks = await judge_check.check_all(recipe, benches, judges)
-    if checks is None:
-        raise EndpointError(
-            "a judge gave no answer to a labelled instruction, however often it was asked",
-            ", ".join(asked[name].address for name in benches),
-            "see that it works, then run the same command: its answers are kept",
-        )
-    return checks
-
-
 def check_judges(recipe: Recipe, options: Options, say: Callable[[str], None]) -> dict[str, Check]:
     """Measure a recipe's judges and do nothing else; its generator is not needed.
 
@@ -230,7 +205,7 @@ def check_judges(recipe: Recipe, options: Options, say: Callable[[str], None]) -
     async def run(journals: Journals) -> dict[str, Check]:
         async with models.judge_fleets(recipe, options, say) as asked:
             judges = await models.meet_judges(recipe, asked)
-            return await _check_judges(recipe, journals, asked, judges)
+            return await models.check_judges(recipe, journals.checks, asked, judges)
 
     with journals_of(recipe, options) as journals:
         return run_async(run(journals))
@@ -242,8 +217,8 @@ def _benches(
     """Return the judge columns at work."""
     benches = {}
     for name, column in judging.askers(recipe).items():
-        journal, judge = journals.verdicts[name], voices.judges[column.judge]
-        journal.agree(models.judge_made_with(judge), msgspec.structs.asdict(judge.info))
+        journal = journals.verdicts[name]
+        models.note_judge(journal, voices.judges[column.judge])
         benches[name] = Bench(journal, asked.judges[column.judge])
     return benches
 

@@ -6,7 +6,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
-import msgspec
 from fsspec.core import url_to_fs
 
 from prequery import judge_check, judging, lock, models, shards
@@ -15,7 +14,7 @@ from prequery.annotation.source import Source, opened
 from prequery.annotation.stream import Stream
 from prequery.budget import Budget, Price, check_priced
 from prequery.endpoint import Asks
-from prequery.errors import AcceptanceError, EndpointError, ShardError
+from prequery.errors import AcceptanceError, ShardError
 from prequery.folder import Folder
 from prequery.journal import Journal, folder_for
 from prequery.judge_check import Check
@@ -217,19 +216,10 @@ class _Running:
             checks = await judge_check.check_all(self.recipe, benches, self.judges)
             if checks is not None:
                 return checks
-        endpoints = await self._connected()
-        for name, journal in self.journals.checks.items():
-            judge = self.judges[name]
-            journal.agree(models.judge_made_with(judge), msgspec.structs.asdict(judge.info))
-            benches[name] = Bench(journal, self.fleets[name])
-        checks = await judge_check.check_all(self.recipe, benches, self.judges)
-        if checks is None:
-            raise EndpointError(
-                "a judge gave no answer to a labelled instruction, however often it was asked",
-                ", ".join(endpoints[column].address for column in endpoints),
-                "see that it works, then run the same command: its answers are kept",
-            )
-        return checks
+        await self._connected()
+        return await models.check_judges(
+            self.recipe, self.journals.checks, self.fleets, self.judges
+        )
 
     def _note(self) -> None:
         """Take the judges as the journals know them, where every journal does."""
@@ -248,9 +238,6 @@ class _Running:
             self.fleets = await self.stack.enter_async_context(fleets)
             self.judges |= await models.meet_judges(self.recipe, self.fleets)
             for name, column in columns.items():
-                judge = self.judges[column.judge]
-                made_with = models.judge_made_with(judge)
-                notes = msgspec.structs.asdict(judge.info)
-                self.journals.verdicts[name].agree(made_with, notes)
+                models.note_judge(self.journals.verdicts[name], self.judges[column.judge])
             await models.try_readings(self.recipe, self.fleets, self.observer.said)
         return {name: self.fleets[column.judge] for name, column in columns.items()}
