@@ -173,10 +173,6 @@ class Together:
         return list(self._features)
 
 
-def _once(value: Any, texts: dict[str, str]) -> Any:
-    return texts.setdefault(value, value) if isinstance(value, str) else value
-
-
 @dataclass(frozen=True)
 class _Batches:
     """Some fields of rows on disk, a row group at a time, as often as they are gone through."""

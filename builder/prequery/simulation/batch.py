@@ -42,11 +42,6 @@ class Batch:
         """Whether one more gets a 429."""
         return self._inside >= self.machine.takes
 
-    @property
-    def is_empty(self) -> bool:
-        """Whether nothing is queued or decoded."""
-        return self._inside == 0
-
     def submit(self, service_s: float, done: Callable[[], None]) -> Job:
         """Take a job; `done` is called when a slot has worked on it for so long."""
         job = Job(service_s, done)
