@@ -6,7 +6,7 @@ and is sent the answers, fresh or recorded. So a replay and a build run the very
 
 from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import msgspec
 
@@ -18,6 +18,8 @@ from prequery.recipe import Recipe
 from prequery.slots import Slot
 from prequery.thinking import Reply
 from prequery.voices import Voices
+
+T = TypeVar("T")
 
 NOT_A_CHARACTER = "\ufffd"
 
@@ -132,6 +134,22 @@ class Attempt(Candidate):
 
 Script = Generator[Sequence[Ask], Sequence[Answer], Attempt]
 """Yields what can be answered at the same time, is sent the answers in that order."""
+
+
+def advance(
+    running: Generator[Sequence[Ask], Sequence[Answer], T], answers: Sequence[Answer] | None
+) -> Sequence[Ask] | T:
+    """Return what a script asks next, or what has come of it.
+
+    Args:
+        running: The script.
+        answers: To what it asked last; null: nothing yet.
+    """
+    try:
+        return running.send(answers)  # type: ignore[arg-type]
+    except StopIteration as finished:
+        came: T = finished.value
+        return came
 
 
 def script(

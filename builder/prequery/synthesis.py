@@ -15,7 +15,7 @@ import asyncio
 import math
 import time
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 from typing import Protocol, cast
@@ -24,7 +24,7 @@ from prequery import gates
 from prequery.acceptance import Started
 from prequery.asking import Asking, bear
 from prequery.budget import Budget
-from prequery.conversation import Ask, Attempt, Candidate, Script, script
+from prequery.conversation import Ask, Attempt, Candidate, Script, advance, script
 from prequery.endpoint import Answer, Asks
 from prequery.errors import AcceptanceError
 from prequery.firsts import Firsts
@@ -411,24 +411,24 @@ class Synthesis:
     def _held(self, slot: int) -> Attempt | None:
         """Return an attempt that the journal has whole."""
         running = self._whole(slot)
-        asked = _next(running, None)
+        asked = advance(running, None)
         while not isinstance(asked, Attempt):
             found = [self._journal(one).get(one.key) for one in asked]
             if None in found:
                 return None
-            asked = _next(running, cast(list[Answer], found))
+            asked = advance(running, cast(list[Answer], found))
         return asked
 
     async def _attempt(self, slot: int) -> Attempt:
         """Have a slot's conversation, with recorded answers and with new ones."""
         running = self._whole(slot)
-        asked = _next(running, None)
+        asked = advance(running, None)
         while not isinstance(asked, Attempt):
             if len(asked) == 1:
                 answers = [await self._ask(asked[0])]
             else:
                 answers = await asyncio.gather(*map(self._ask, asked))
-            asked = _next(running, answers)
+            asked = advance(running, answers)
         return asked
 
     def _whole(self, slot: int) -> Script:
@@ -487,11 +487,3 @@ class Synthesis:
 def held_slots(journal: Journal) -> int:
     """Return the slot behind the highest one with an answer; an opening may be all that it has."""
     return max(journal.end("opening"), journal.end("instruction"))
-
-
-def _next(running: Script, answers: Sequence[Answer] | None) -> Sequence[Ask] | Attempt:
-    """Return what a script asks next, or what has come of it."""
-    try:
-        return running.send(answers)  # type: ignore[arg-type]
-    except StopIteration as finished:
-        return cast(Attempt, finished.value)

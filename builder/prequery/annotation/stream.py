@@ -12,11 +12,11 @@ from collections import deque
 from collections.abc import Awaitable, Callable, Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any, cast
+from typing import Any
 
 from prequery.asking import Asking, bear
 from prequery.budget import Budget, Price
-from prequery.conversation import Ask, Candidate
+from prequery.conversation import Ask, Candidate, advance
 from prequery.endpoint import Answer, Asks, Request
 from prequery.journal import Journal, Key
 from prequery.selection import Selector
@@ -139,7 +139,7 @@ class Stream:
         candidate = Candidate(slot=self._read, choices=(row,))
         self._read += 1
         running = self.selector.judged(candidate)
-        asked = _next(running, None)
+        asked = advance(running, None)
         task = None
         if isinstance(asked, Candidate):
             candidate = asked
@@ -189,7 +189,7 @@ class Stream:
         """Return a row with what judges say of it, round after round."""
         now: Sequence[Ask] | Candidate = asked
         while not isinstance(now, Candidate):
-            now = _next(running, await asyncio.gather(*(self._answer(one, slot) for one in now)))
+            now = advance(running, await asyncio.gather(*(self._answer(one, slot) for one in now)))
         return now
 
     async def _answer(self, asked: Ask, slot: int) -> Answer:
@@ -225,14 +225,6 @@ class Stream:
                 self.stop()
             for journal in self.journals.values():
                 await asyncio.to_thread(journal.sync)
-
-
-def _next(running: _Judged, answers: Sequence[Answer] | None) -> Sequence[Ask] | Candidate:
-    """Return what judges are asked next, or the row with what they said."""
-    try:
-        return running.send(answers)  # type: ignore[arg-type]
-    except StopIteration as finished:
-        return cast(Candidate, finished.value)
 
 
 def key_of(request: Request) -> Key:
