@@ -110,9 +110,8 @@ class Given:
     def kept(self) -> dict[str, str]:
         """Names of the fields that are kept, each with its name in a row."""
         mapped = set(vars(self.recipe.dataset.fields).values())
-        taken = {*OWN, *rows.EVIDENCE, *rows.RESERVED, *self.recipe.dtypes}
         kept = (name for name in self.theirs if name not in mapped)
-        return {name: RENAMED + name if name in taken else name for name in kept}
+        return {name: RENAMED + name if name in self._taken else name for name in kept}
 
     @cached_property
     def dtypes(self) -> dict[str, str]:
@@ -123,6 +122,16 @@ class Given:
             if getattr(self.theirs[old], "dtype", None) in _FILTERED
         }
         return {**OWN, **simple}
+
+    @cached_property
+    def _taken(self) -> frozenset[str]:
+        """Names that no field of the dataset keeps."""
+        return frozenset((*OWN, *rows.EVIDENCE, *rows.RESERVED, *self.recipe.dtypes))
+
+    @cached_property
+    def _roles(self) -> dict[str, str]:
+        """What the dataset calls who speaks, and what `messages` call it."""
+        return {**ROLES, **(self.recipe.dataset.roles or {})}
 
     @cached_property
     def _keys(self) -> tuple[str, str] | None:
@@ -148,8 +157,7 @@ class Given:
             return None
         assert self._keys is not None
         speaker, words = self._keys
-        roles = {**ROLES, **(self.recipe.dataset.roles or {})}
-        made = []
+        roles, made = self._roles, []
         for number, message in enumerate(choice[fields.messages]):
             if message is None or message[speaker] not in roles:
                 who = None if message is None else message[speaker]
@@ -178,8 +186,7 @@ class Given:
 
     def _refuse_clashes(self) -> None:
         names = list(self.kept.values())
-        taken = {*OWN, *rows.EVIDENCE, *rows.RESERVED, *self.recipe.dtypes}
-        twice = next((name for name in names if names.count(name) > 1 or name in taken), None)
+        twice = next((name for name in names if names.count(name) > 1 or name in self._taken), None)
         if twice is not None:
             raise self._bad(
                 f"two fields would be named {twice!r}",
@@ -189,8 +196,8 @@ class Given:
             )
 
     def _refuse_reads(self) -> None:
+        there = {*OWN, "messages", *self.kept.values()}
         for column in self.recipe.columns:
-            there = {*OWN, "messages", *self.kept.values()}
             missing = [name for name in column.reads if name not in there]
             if missing:
                 raise DatasetError(
