@@ -83,11 +83,19 @@ def checkable(recipe: AnyRecipe) -> dict[str, InputQuality]:
     return {name: InputQuality(judge=name) for name in sorted(names)}
 
 
-def fingerprint(recipe: AnyRecipe, column: InputQuality) -> str:
-    """Return what decides a judge's answers to the set: the same for every recipe of that judge."""
-    judge = asdict(recipe.judges[column.judge]) | {"endpoint": None}
-    content = [column.fingerprint(), column.pins(), judge, labelled()]
-    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+def journals(recipe: AnyRecipe) -> dict[str, tuple[str, str]]:
+    """Return name and fingerprint of the journal of each judge's check.
+
+    The fingerprint is the SHA-256 of what decides a judge's answers to the set, in hexadecimal:
+    the same for every recipe of that judge.
+    """
+    named = {}
+    for name, column in checkable(recipe).items():
+        judge = asdict(recipe.judges[name]) | {"endpoint": None}
+        content = [column.fingerprint(), column.pins(), judge, labelled()]
+        text = json.dumps(content, sort_keys=True)
+        named[name] = f"judge-check-{name}", hashlib.sha256(text.encode()).hexdigest()
+    return named
 
 
 async def check_all(

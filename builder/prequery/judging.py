@@ -23,7 +23,7 @@ from prequery.conversation import Ask
 from prequery.endpoint import Answer, Asks, Request
 from prequery.journal import Key
 from prequery.prefix import Prefix
-from prequery.recipe import Annotation, AnyRecipe, Recipe, Sampling
+from prequery.recipe import AnyRecipe, Recipe, Sampling
 from prequery.voices import Judging
 
 
@@ -71,19 +71,22 @@ def askers(recipe: AnyRecipe) -> dict[str, JudgeColumn]:
     return {one.name: one for column in judge_columns(recipe) for one in column.askers()}
 
 
-def fingerprint(recipe: Recipe, column: JudgeColumn) -> str:
-    """Return what decides a judge's answers: SHA-256 of rows, column and model, in hexadecimal.
+def journals(recipe: AnyRecipe) -> dict[str, tuple[str, str]]:
+    """Return name and fingerprint of the journal of each column that asks a judge.
 
-    The models that it asks by other columns too: what those wrote, this one's judge is shown.
+    A fingerprint is the SHA-256 of what decides a judge's answers, in hexadecimal: of column and
+    models. The models that it asks by other columns too: what those wrote, this one's judge is
+    shown. Of rows that are written also of what decides these; texts that are there already have
+    one journal, whoever's they are.
     """
-    content = [recipe.fingerprint, recipe.think, *_decides(recipe, column)]
-    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
-
-
-def annotation_fingerprint(recipe: Annotation, column: JudgeColumn) -> str:
-    """Return what decides a judge's answers about texts, whoever's: SHA-256 of column and model."""
-    content = _decides(recipe, column)
-    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+    named = {}
+    for name, column in askers(recipe).items():
+        content, owner = _decides(recipe, column), "annotate"
+        if isinstance(recipe, Recipe):
+            content, owner = [recipe.fingerprint, recipe.think, *content], recipe.name
+        text = json.dumps(content, sort_keys=True)
+        named[name] = f"{owner}-{name}", hashlib.sha256(text.encode()).hexdigest()
+    return named
 
 
 def _decides(recipe: AnyRecipe, column: JudgeColumn) -> list[object]:

@@ -88,14 +88,8 @@ def journals_of(recipe: Recipe, options: Options) -> Iterator[Journals]:
             return stack.enter_context(Journal(folder, fingerprint))
 
         answers = opened(recipe.name, recipe.fingerprint)
-        verdicts = {
-            name: opened(f"{recipe.name}-{name}", judging.fingerprint(recipe, column))
-            for name, column in judging.askers(recipe).items()
-        }
-        checks = {
-            name: opened(f"judge-check-{name}", judge_check.fingerprint(recipe, column))
-            for name, column in judge_check.checkable(recipe).items()
-        }
+        verdicts = {name: opened(*one) for name, one in judging.journals(recipe).items()}
+        checks = {name: opened(*one) for name, one in judge_check.journals(recipe).items()}
         yield Journals(answers, verdicts, checks)
 
 

@@ -24,7 +24,7 @@ from typing import Any, Protocol
 import msgspec
 from fsspec import AbstractFileSystem
 
-from prequery import shards
+from prequery import judge_check, judging, shards
 from prequery.endpoint import Answer
 from prequery.errors import JournalError, RebuildError
 from prequery.journal import Journal, Key, Pass, folder_for, manifest, segments
@@ -164,8 +164,8 @@ def restore(read: Reads, recipe: Recipe, where: str, root: Path) -> Index:
 
 def _named(recipe: Recipe, journals: Journals) -> Mapping[str, Journal]:
     """Return the journals by the name that their folders begin with."""
-    verdicts = {f"{recipe.name}-{name}": one for name, one in journals.verdicts.items()}
-    checks = {f"judge-check-{name}": one for name, one in journals.checks.items()}
+    verdicts = {n: journals.verdicts[c] for c, (n, _) in judging.journals(recipe).items()}
+    checks = {n: journals.checks[c] for c, (n, _) in judge_check.journals(recipe).items()}
     return {recipe.name: journals.answers, **verdicts, **checks}
 
 

@@ -141,17 +141,13 @@ def _journals(
             )
         verdicts = {
             name: journal
-            for name, column in judging.askers(recipe).items()
-            if (journal := opened(f"{recipe.name}-{name}", judging.fingerprint(recipe, column)))
+            for name, one in judging.journals(recipe).items()
+            if (journal := opened(*one))
         }
         unchecked = {
             name: len(judge_check.labelled())
-            for name, column in judge_check.checkable(recipe).items()
-            if not _is_there(
-                folder_for(
-                    f"judge-check-{name}", judge_check.fingerprint(recipe, column), options.journal
-                )
-            )
+            for name, one in judge_check.journals(recipe).items()
+            if not _is_there(folder_for(*one, options.journal))
         }
         yield answers, verdicts, unchecked
 

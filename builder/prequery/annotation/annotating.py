@@ -116,14 +116,8 @@ def _journals(recipe: Annotation, options: Options) -> Iterator[_Journals]:
             return stack.enter_context(Journal(folder, fingerprint))
 
         yield _Journals(
-            {
-                name: opened_one(f"annotate-{name}", judging.annotation_fingerprint(recipe, column))
-                for name, column in judging.askers(recipe).items()
-            },
-            {
-                name: opened_one(f"judge-check-{name}", judge_check.fingerprint(recipe, column))
-                for name, column in judge_check.checkable(recipe).items()
-            },
+            {name: opened_one(*one) for name, one in judging.journals(recipe).items()},
+            {name: opened_one(*one) for name, one in judge_check.journals(recipe).items()},
         )
 
 
