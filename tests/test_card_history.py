@@ -44,10 +44,10 @@ def test_a_next_version_says_what_changed_and_keeps_the_first(two: tuple[Path, P
     cards.rewrite(str(second), previous=str(first), notes=["10 rows removed by hand"])
 
     assert (
-        "| `1.3.0` | 20 | `10 rows removed by hand`, "
-        "`10 rows removed (10: the columns cannot tell).`, "
+        "| `1.3.0` | 20 | `10 rows removed by hand`<br>"
+        "`10 rows removed (10: the columns cannot tell).`<br>"
         "`Fields removed: instruction_repetition_ratio, instruction_loop, "
-        "response_repetition_ratio, response_loop.`, "
+        "response_repetition_ratio, response_loop.`<br>"
         "`Column repetition: version 1 before, none now.` |\n"
     ) in versions(second)
     assert "| `1.2.0` | 30 | no earlier version is noted |" in versions(second)
@@ -87,7 +87,7 @@ def test_a_hostile_change_stays_in_its_cell(two: tuple[Path, Path]) -> None:
 
     cards.rewrite(str(second), previous=str(first), notes=["a | b ``` <script>\n---\n# x"])
 
-    assert r"| `1.3.0` | 20 | ````a \| b ``` <script>\n---\n# x````, `10 rows" in versions(second)
+    assert r"| `1.3.0` | 20 | ````a \| b ``` <script>\n---\n# x````<br>`10 rows" in versions(second)
     assert [one.found for one in cards.check(str(second))] == [()]
 
 

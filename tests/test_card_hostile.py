@@ -54,7 +54,9 @@ def shape(readme: str) -> Counter[str]:
     body = readme.split("\n---\n", 1)[1]
     found: Counter[str] = Counter()
     for token in MarkdownIt("commonmark").enable("table").parse(body):
-        found.update(one.type for one in (token, *(token.children or [])))
+        for one in (token, *(token.children or [])):
+            # What a page would take for HTML counts with its words.
+            found[one.content if one.type.startswith("html") else one.type] += 1
     return Counter({kind: n for kind, n in found.items() if kind not in _WORDS})
 
 

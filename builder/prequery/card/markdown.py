@@ -17,8 +17,8 @@ from urllib.parse import quote, urlsplit
 CELL_CHARS = 120
 """`short` cuts a value behind so many characters."""
 
-LINE_CHARS = 100
-"""`folded` breaks a line behind so many characters: pages do not wrap code."""
+LINE_CHARS = 80
+"""`folded` breaks a line behind so many characters: pages do not wrap code, and show some 85."""
 
 NULL = "—"
 
