@@ -8,21 +8,26 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import yaml
 
-from prequery import Magpie, columns
+from prequery import Magpie, annotation, columns
+from prequery.annotation import Wish, annotate
 from prequery.columns.embedding import WordLlama
+from prequery.columns.run import measure
 from prequery.columns.vectors import SCALE, packed, unpacked, whole
 from prequery.endpoint import Answer, Request
 from prequery.errors import BuildError, ColumnError, EndpointError, RecipeError
 from prequery.fleet import Fleet
 from prequery.options import Options
-from prequery.recipe import Sampling, read
+from prequery.recipe import Sampling, read, read_annotation
 from prequery.rehearsal import unjudged
 from prequery.transport import Patience
 from scripted_tei import REWARD_REVISION, Json, ScriptedTei
 from scripted_tgi import ScriptedTgi, recipe_text
+from test_annotation import Silent
 
 AT_ONCE = Patience(first_wait_s=0, longest_wait_s=0)
 NOBODY = "http://127.0.0.1:9"
@@ -223,9 +228,6 @@ def test_the_column_that_records_them_must_be_there() -> None:
         "which is not there"
     )
     assert error.value.fix == "add {instruction_embedding: {judge: NAME}} to columns"
-    with pytest.raises(RecipeError) as other:
-        columns.load({"novelty": {"file": "x.txt", "embedder": "instruction_embedding"}}, "r.yaml")
-    assert "neither wordllama nor MODEL@REVISION" in other.value.what
 
 
 def test_a_rehearsal_embeds_by_itself() -> None:
@@ -236,3 +238,147 @@ def test_a_rehearsal_embeds_by_itself() -> None:
     assert [column.name for column in rehearsed.columns] == ["length", "min_neighbor_distance"]
     assert all(column.inputs() == column.reads for column in rehearsed.columns)
     assert rehearsed.judges == {}
+
+
+SEEN = [
+    "How do engines and tides relate?",
+    None,
+    " ",
+    "Could you explain how glass and moths relate, in 3 words?",
+]
+MODEL_REVISION = f"{MODEL}@{REWARD_REVISION}"
+
+
+def with_vectors(folder: Path, url: str, named: str) -> Path:
+    """Annotate the texts of `SEEN`, and return the Parquet file."""
+    folder.mkdir()
+    theirs = {"instruction": SEEN, "instruction_embedding": ["theirs"] * len(SEEN)}
+    pq.write_table(pa.table(theirs), folder / "given.parquet")
+    wish = Wish(str(folder / "given.parquet"), fields={"instruction": "instruction"})
+    recipe = {"name": "seen", "version": "1.0.0", "dataset": annotation.pinned(wish)}
+    text = f"{yaml.safe_dump(recipe)}columns: [{named}]\njudges: {JUDGES['judges']}\n"
+    options = Options(judge_endpoints={"embedder": (url,)}, patience=AT_ONCE)
+    out, place = str(folder / "out"), str(folder / "given.parquet")
+    annotate(read_annotation(text, "seen.yaml"), out, options, Silent, place)
+    (path,) = (folder / "out/seen").glob("*.parquet")
+    return path
+
+
+def test_novelty_is_measured_by_an_endpoints_vectors_against_those_of_a_file(
+    tmp_path: Path,
+) -> None:
+    vector = "{instruction_vector: {judge: embedder}}"
+    with ScriptedTgi().serving() as server, by_words().serving() as tei:
+        file = with_vectors(tmp_path / "seen", tei.url, f"{RECORDED}, {vector}")
+        asked = len(tei.asked)
+        seen = pq.read_table(file).to_pylist()
+        near = f"{{novelty: {{file: {file}, embedder: instruction_embedding}}}}"
+        rows = build(tmp_path / "first", server.url, tei.url, f"{RECORDED}, {near}")
+        texts = {one["inputs"] for one in tei.asked[asked:]}
+        by_name = f"{{novelty: {{file: {file}}}}}"
+        known = build(tmp_path / "second", server.url, NOBODY, by_name, {})
+
+    assert asked == 2  # both columns are told one answer, and an empty text has none
+    assert [one["instruction_vector_model"] for one in seen] == [
+        MODEL_REVISION,
+        None,
+        None,
+        MODEL_REVISION,
+    ]
+    assert {one["source_instruction_embedding"] for one in seen} == {"theirs"}
+    unit = np.frombuffer(base64.b64decode(seen[0]["instruction_vector"]), "<i2") / SCALE
+    assert np.allclose(unit, WordLlama().embed(SEEN[:1])[0], atol=1 / SCALE)
+    assert rows == known
+    assert {row["novelty_source"] for row in rows} == {f"{file}:1", f"{file}:4"}
+    assert texts.isdisjoint(SEEN)
+
+
+def test_a_filter_on_novelty_waits_for_what_the_endpoint_says(tmp_path: Path) -> None:
+    with ScriptedTgi().serving() as server, by_words().serving() as tei:
+        file = with_vectors(tmp_path / "seen", tei.url, "{instruction_vector: {judge: embedder}}")
+        near = f"{{novelty: {{file: {file}, embedder: instruction_embedding}}}}"
+        filtered = JUDGES | {"filters": "[novelty > 0.5, response_chars > 1]"}
+        rows = build(tmp_path / "first", server.url, tei.url, f"{RECORDED}, {near}", filtered)
+
+    assert len(rows) == 20
+    assert min(row["novelty"] for row in rows) > 0.5
+
+
+def measured_against(folder: Path, rows: list[Json], **batch: list[Any]) -> Json:
+    """Measure `novelty` against a file of these rows, by vectors that were recorded."""
+    pq.write_table(pa.Table.from_pylist(rows), folder / "seen.parquet")
+    spec = {"novelty": {"file": "seen.parquet", "embedder": "instruction_embedding"}}
+    column = columns.load(spec, "r.yaml", folder)
+    column.pins()
+    given: dict[str, list[Any]] = {
+        "id": ["f00d-0", "f00d-1"],
+        "instruction": ["a", None],
+        "instruction_embedding": [packed([3.0, 4.0]), None],
+        "instruction_embedding_model": ["acme/one@1", None],
+    }
+    return measure([column], given | batch)
+
+
+def vector(numbers: Any, model: str | None = "acme/one@1") -> Json:
+    return {"instruction_vector": numbers, "instruction_vector_model": model}
+
+
+def test_a_file_may_bring_its_vectors_as_numbers(tmp_path: Path) -> None:
+    rows = [vector([0.0, 1.0]), vector([30.0, 40.0]), vector(None, None)]
+
+    assert measured_against(tmp_path, rows) == {
+        "novelty": [0.0, None],
+        "novelty_source": ["seen.parquet:2", None],
+    }
+    nobody = {"instruction_embedding": [None, None], "instruction_embedding_model": [None, None]}
+    assert measured_against(tmp_path, rows, **nobody)["novelty"] == [None, None]
+
+
+@pytest.mark.parametrize(
+    ("rows", "what"),
+    [
+        ([{"instruction": "a"}], "the file has no vector in a field 'instruction_vector'"),
+        ([vector(None, None)], "the file has no vector in a field 'instruction_vector'"),
+        (
+            [vector([1.0, 0.0], None)],
+            "row 1 does not say in 'instruction_vector_model' whose its vector is",
+        ),
+        (
+            [vector([1.0, 0.0]), vector([1.0, 0.0], "acme/two@1")],
+            "row 2 has a vector of another model or length than those before it",
+        ),
+        (
+            [vector([1.0, 0.0]), vector([1.0])],
+            "row 2 has a vector of another model or length than those before it",
+        ),
+        (
+            [vector([1.0, 0.0], "acme/two@1")],
+            "the vectors of the file are of 'acme/two@1', ours of 'acme/one@1'",
+        ),
+        ([vector([1.0, 0.0, 0.0])], "the vectors of the file have 3 numbers, ours 2"),
+        (
+            [vector("AAAA")],
+            "the field 'instruction_vector' of row 1 cannot be read: buffer size must be a "
+            "multiple of element size",
+        ),
+        (
+            [vector(base64.b64encode(b"\xff\x7f" * 4).decode())],
+            "the field 'instruction_vector' of row 1 cannot be read: '/3//f/9//38=' is no unit "
+            "vector",
+        ),
+        (
+            [vector([0.0, 0.0])],
+            "the field 'instruction_vector' of row 1 cannot be read: no vector that has a "
+            "direction",
+        ),
+    ],
+)
+def test_vectors_that_cannot_be_compared_are_refused(
+    tmp_path: Path, rows: list[Json], what: str
+) -> None:
+    with pytest.raises(ColumnError) as error:
+        measured_against(tmp_path, rows)
+
+    assert error.value.what == what
+    assert error.value.where == str(tmp_path / "seen.parquet")
+    assert "{instruction_vector: {judge: NAME}}" in error.value.fix

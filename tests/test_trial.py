@@ -105,6 +105,21 @@ def test_a_judge_that_was_not_asked_is_counted_and_costs_a_build_just_that(tmp_p
     assert built["build"]["steps"][1]["step"] == "instruct_reward > 3"
 
 
+def test_filters_over_what_is_measured_by_an_unasked_judge_are_left_out_too(tmp_path: Path) -> None:
+    columns = "[length, {instruction_embedding: {judge: reward}}, "
+    columns += "{min_neighbor_distance: {embedder: instruction_embedding}}]"
+    filters = "[instruction_chars > 55, min_neighbor_distance > 0.1]"
+    with ScriptedTgi().serving() as server:
+        build(written(tmp_path, 40), tmp_path / "first", server)
+    path = written(tmp_path, 10, columns=columns, filters=filters, judges=JUDGE)
+
+    found = tried(path, tmp_path)
+
+    assert found.left_out == ("min_neighbor_distance > 0.1",)
+    assert found.enough
+    assert found.unasked["instruction_embedding"] >= 10
+
+
 def test_answers_that_are_not_enough_are_told_as_they_are(tmp_path: Path) -> None:
     with ScriptedTgi().serving() as server:
         build(written(tmp_path), tmp_path / "first", server)

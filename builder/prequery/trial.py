@@ -105,6 +105,13 @@ def _without(
         if any(one.name in unknown for one in column.askers())
     ]
     fields = {name for column in silent for name in column.features}
+    evidence = {name for column in silent for name in column.evidence}
+    fields |= {
+        name
+        for column in recipe.columns
+        if evidence.intersection(column.inputs())
+        for name in column.features
+    }
     if recipe.preference and recipe.preference.score in fields:
         raise JournalError(
             f"pairs are chosen by {recipe.preference.score!r}, and its judge was not asked yet",

@@ -126,7 +126,8 @@ class Given:
     @cached_property
     def _taken(self) -> frozenset[str]:
         """Names that no field of the dataset keeps."""
-        return frozenset((*OWN, *rows.EVIDENCE, *rows.RESERVED, *self.recipe.dtypes))
+        given = (name for column in self.recipe.columns for name in column.gives())
+        return frozenset((*OWN, *rows.EVIDENCE, *rows.RESERVED, *given))
 
     @cached_property
     def _roles(self) -> dict[str, str]:

@@ -22,6 +22,7 @@ from prequery.columns.ifd import Ifd
 from prequery.columns.input_quality import InputQuality
 from prequery.columns.instruct_reward import InstructReward
 from prequery.columns.instruction_embedding import InstructionEmbedding
+from prequery.columns.instruction_vector import InstructionVector
 from prequery.columns.language import Language
 from prequery.columns.length import Length
 from prequery.columns.likelihood import Likelihood
@@ -60,6 +61,7 @@ ALL: tuple[type[Column], ...] = (
     Ifd,
     Backward,
     InstructionEmbedding,
+    InstructionVector,
     MinNeighborDistance,
     NearDuplicate,
     Cluster,

@@ -10,6 +10,10 @@ if TYPE_CHECKING:
 
 RECORDED = "instruction_embedding"
 """Name of the column whose evidence is the embedding of the instruction."""
+RECORDED_MODEL = "instruction_embedding_model"
+"""Its evidence of whose embedding that is: model@revision."""
+VECTOR, VECTOR_MODEL = "instruction_vector", "instruction_vector_model"
+"""Fields of a file, as of rows with the column `instruction_vector`: the same two, released."""
 
 _HUB = re.compile(r"[\w.-]+(/[\w.-]+)?@[0-9a-f]{40}")
 

@@ -24,7 +24,10 @@ class InstructionEmbedding(QuestionColumn):
     version: ClassVar[int] = 1
     reads: ClassVar[tuple[str, ...]] = ("instruction",)
     features: ClassVar[Mapping[str, str]] = {}
-    evidence: ClassVar[Mapping[str, str]] = {"instruction_embedding": "string"}
+    evidence: ClassVar[Mapping[str, str]] = {
+        "instruction_embedding": "string",
+        "instruction_embedding_model": "string",
+    }
     asks: ClassVar[type[Embed]] = Embed
 
     def ask(self, row: Mapping[str, Any]) -> Embed | None:
@@ -33,5 +36,5 @@ class InstructionEmbedding(QuestionColumn):
         return Embed(instruction) if (instruction or "").strip() else None
 
     def read(self, said: str, model: str) -> dict[str, Any]:
-        """Return the vector as it was recorded."""
-        return {"instruction_embedding": said}
+        """Return the vector as it was recorded, and whose it is."""
+        return {"instruction_embedding": said, "instruction_embedding_model": model}

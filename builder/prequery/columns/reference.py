@@ -34,20 +34,32 @@ def texts(path: Path, field: str) -> Iterator[tuple[int, str]]:
         ColumnError: The file is not there or is not what its name says, or a row has no such field
             or no text in it.
     """
+    for number, row in rows(path):
+        if field not in row:
+            raise ColumnError(
+                f"row {number} has no field {field!r}",
+                str(path),
+                f"name one that it has: {', '.join(row)[:300] or 'none'}",
+            )
+        value = row[field]
+        if value is not None and not isinstance(value, str):
+            what = f"the field {field!r} of row {number} is {value!r:.80}, not a text"
+            raise ColumnError(what, str(path), "name a field that holds texts")
+        if value is not None:
+            yield number, value
+
+
+def rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
+    """Yield the rows of a file with their numbers, from 1.
+
+    Args:
+        path: Of a file that `check` lets pass.
+
+    Raises:
+        ColumnError: The file is not there or is not what its name says.
+    """
     try:
-        for number, row in enumerate(_READERS[path.suffix](path), start=1):
-            if field not in row:
-                raise ColumnError(
-                    f"row {number} has no field {field!r}",
-                    str(path),
-                    f"name one that it has: {', '.join(row)[:300] or 'none'}",
-                )
-            value = row[field]
-            if value is not None and not isinstance(value, str):
-                what = f"the field {field!r} of row {number} is {value!r:.80}, not a text"
-                raise ColumnError(what, str(path), "name a field that holds texts")
-            if value is not None:
-                yield number, value
+        yield from enumerate(_READERS[path.suffix](path), start=1)
     except OSError as error:
         what = f"the file cannot be read: {error.strerror or error}"
         raise ColumnError(what, str(path), "put it there, or correct the recipe") from None

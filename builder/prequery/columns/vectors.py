@@ -114,6 +114,24 @@ def packed(vector: Sequence[float]) -> str:
     return base64.b64encode(whole(unit).astype("<i2").tobytes()).decode()
 
 
+def unpacked_one(written: object) -> Whole:
+    """Return one vector, shape (dim,), that a file has as `packed` or as a list of numbers.
+
+    Raises:
+        ValueError: It is neither, or no unit vector.
+    """
+    if not isinstance(written, str):
+        if not isinstance(written, list) or not all(isinstance(x, float | int) for x in written):
+            raise ValueError(f"{written!r:.80} is no vector")
+        written = packed(written)
+    vector = np.frombuffer(base64.b64decode(written, validate=True), dtype="<i2")
+    length = float(np.linalg.norm(vector.astype(np.float64)))
+    # Rounding moves each number by a half at most. A longer one would make products inexact.
+    if not len(vector) or abs(length - SCALE) > len(vector) ** 0.5 / 2 + 1:
+        raise ValueError(f"{written!r:.80} is no unit vector")
+    return vector.astype(np.int16)
+
+
 def unpacked(batches: Iterable[Batch]) -> Whole:
     """Return recorded vectors; memory holds the texts of one batch, and 2 bytes a number.
 

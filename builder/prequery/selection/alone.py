@@ -73,6 +73,7 @@ class Alone:
         """
         flats = self._remembered.pop(attempt.slot, None) or self._measured(attempt)
         flats = [flat | self._verdicts(attempt, at, flat) for at, flat in enumerate(flats)]
+        flats = _with(self.steps.told, flats)
         made = self._preferred(attempt, flats) if self.recipe.preference else flats[0]
         if isinstance(made, str):
             return made, {}
@@ -82,11 +83,7 @@ class Alone:
     def _measured(self, attempt: Candidate) -> list[Flat]:
         """Return its rows, one for each choice, with the columns that need no others."""
         flats = [self.births.row(attempt, choice) for choice in attempt.choices]
-        measured = measure(self.steps.own, _columnar(flats))
-        return [
-            flat | {name: values[at] for name, values in measured.items()}
-            for at, flat in enumerate(flats)
-        ]
+        return _with(self.steps.own, flats)
 
     def _verdicts(self, attempt: Candidate, choice: int, flat: Flat) -> Flat:
         """Return what judges say of one response; null where they were not asked."""
@@ -127,6 +124,17 @@ class Alone:
         score = self.recipe.preference.score if self.recipe.preference else ""
         prompted = (c for c in self.steps.judged.values() if isinstance(c, PromptColumn))
         return next((column.labels[score] for column in prompted if score in column.ordered), ())
+
+
+def _with(columns: Sequence[Column], flats: list[Flat]) -> list[Flat]:
+    """Return rows with what columns of one row measure of them."""
+    if not columns:
+        return flats
+    measured = measure(columns, _columnar(flats))
+    return [
+        flat | {name: values[at] for name, values in measured.items()}
+        for at, flat in enumerate(flats)
+    ]
 
 
 def _read_by(column: Column, flat: Flat) -> Flat:

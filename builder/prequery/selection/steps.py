@@ -21,6 +21,15 @@ class Steps:
     @cached_property
     def own(self) -> list[Column]:
         """Columns that need nothing but their row."""
+        return [column for column in self._of_one_row if column not in self.told]
+
+    @cached_property
+    def told(self) -> list[Column]:
+        """Columns of one row that are measured by what a judge said of it to another column."""
+        return [column for column in self._of_one_row if column.inputs() != column.reads]
+
+    @property
+    def _of_one_row(self) -> list[Column]:
         return [c for c in self.recipe.columns if not isinstance(c, CorpusColumn | JudgeColumn)]
 
     @cached_property
@@ -42,9 +51,9 @@ class Steps:
     @cached_property
     def cheap(self) -> list[filters.Filter]:
         """The leading filters that a row's own columns decide."""
-        judged = {name for column in self.judged.values() for name in column.features}
-        corpus = {name for column in self.corpus for name in column.features}
-        return [step for step in self.recipe.leading if step.reads.isdisjoint(judged | corpus)]
+        late = [*self.judged.values(), *self.told, *self.corpus]
+        unknown = {name for column in late for name in column.features}
+        return [step for step in self.recipe.leading if step.reads.isdisjoint(unknown)]
 
     @cached_property
     def leading(self) -> list[filters.Filter]:
