@@ -3,8 +3,6 @@
 Each kind answers with the fields that its server adds, written down from that server's source.
 """
 
-import asyncio
-import threading
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -12,6 +10,7 @@ from dataclasses import dataclass, field
 from aiohttp import web
 
 from scripted_tgi import Json, chatml, tokens, words
+from serving import serving
 
 MODEL = "acme/raw"
 
@@ -55,9 +54,8 @@ class ScriptedCompletions:
         fault: Looked at before every `/v1/completions`.
         routes: Other paths and what they answer.
         asked: Bodies of `/v1/completions`.
-        health: int = 200
         health: Status of `/health`.
-    models_fault: Answers `/v1/models` instead.
+        models_fault: Answers `/v1/models` instead.
     """
 
     owned_by: str = "vllm"
@@ -116,34 +114,14 @@ class ScriptedCompletions:
     @contextmanager
     def serving(self) -> Iterator["ScriptedCompletions"]:
         """Serve on a free port of the loopback, from a thread of its own."""
-        loop, started = asyncio.new_event_loop(), threading.Event()
-        stopping = asyncio.Event()
-
-        async def run() -> None:
-            app = web.Application(client_max_size=1 << 24)
-            app.router.add_get("/v1/models", self._models)
-            app.router.add_get("/health", self._health)
-            app.router.add_post("/tokenize", self._tokenize)
-            app.router.add_post("/v1/completions", self._complete)
-            app.router.add_route("*", "/{other:.*}", self._other)
-            runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.1)
-            await runner.setup()
-            site = web.TCPSite(runner, "127.0.0.1", 0)
-            await site.start()
-            self.url = f"http://127.0.0.1:{runner.addresses[0][1]}"
-            started.set()
-            await stopping.wait()
-            await runner.cleanup()
-
-        thread = threading.Thread(target=loop.run_until_complete, args=(run(),))
-        thread.start()
-        assert started.wait(10)
-        try:
+        app = web.Application(client_max_size=1 << 24)
+        app.router.add_get("/v1/models", self._models)
+        app.router.add_get("/health", self._health)
+        app.router.add_post("/tokenize", self._tokenize)
+        app.router.add_post("/v1/completions", self._complete)
+        app.router.add_route("*", "/{other:.*}", self._other)
+        with serving(app) as (self.url,):
             yield self
-        finally:
-            loop.call_soon_threadsafe(stopping.set)
-            thread.join()
-            loop.close()
 
 
 PREFIX = chatml([{"role": "user", "content": "@"}]).partition("@")[0]

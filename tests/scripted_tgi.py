@@ -7,7 +7,6 @@ import asyncio
 import hashlib
 import json
 import re
-import threading
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
@@ -15,6 +14,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from aiohttp import web
+
+from serving import serving
 
 MODEL = "acme/scripted"
 REVISION = "5" * 40
@@ -167,41 +168,14 @@ class ScriptedTgi:
     @contextmanager
     def serving(self) -> Iterator["ScriptedTgi"]:
         """Serve on a free port of the loopback, from a thread of its own."""
-        loop, started = asyncio.new_event_loop(), threading.Event()
-        stopping = asyncio.Event()
-
-        async def run() -> None:
-            app = web.Application(client_max_size=1 << 24)
-            app.router.add_get("/info", self._info)
-            app.router.add_get("/health", self._health)
-            app.router.add_post("/tokenize", self._tokenize)
-            app.router.add_post("/chat_tokenize", self._chat_tokenize)
-            app.router.add_post("/generate", self._generate)
-            runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.1)
-            await runner.setup()
-            site = web.TCPSite(runner, "127.0.0.1", 0)
-            await site.start()
-            self.url = f"http://127.0.0.1:{runner.addresses[0][1]}"
-            started.set()
-            await stopping.wait()
-            # Connections that clients have just closed must end before aiohttp forgets them.
-            await asyncio.sleep(0.02)
-            await runner.cleanup()
-            left = asyncio.all_tasks() - {asyncio.current_task()}
-            for task in left:  # of clients that went away while they were answered
-                task.cancel()
-            await asyncio.gather(*left, return_exceptions=True)
-            await asyncio.sleep(0)
-
-        thread = threading.Thread(target=loop.run_until_complete, args=(run(),))
-        thread.start()
-        assert started.wait(10)
-        try:
+        app = web.Application(client_max_size=1 << 24)
+        app.router.add_get("/info", self._info)
+        app.router.add_get("/health", self._health)
+        app.router.add_post("/tokenize", self._tokenize)
+        app.router.add_post("/chat_tokenize", self._chat_tokenize)
+        app.router.add_post("/generate", self._generate)
+        with serving(app) as (self.url,):
             yield self
-        finally:
-            loop.call_soon_threadsafe(stopping.set)
-            thread.join()
-            loop.close()
 
 
 def recipe_text(rows: int | str = 20, **changed: str) -> str:

@@ -1,7 +1,5 @@
 """The server: its routes on two ports of the loopback, from a thread of its own."""
 
-import asyncio
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -15,6 +13,7 @@ from hub import downloads, lfs, pulls, repository, revisions, xet
 from hub.faults import Call, CutError, token
 from hub.refusals import RefusalError
 from hub.state import STATE, State
+from serving import serving
 
 WINDOW_S = 300
 
@@ -48,38 +47,12 @@ class Hub(State):
     @contextmanager
     def serving(self) -> Iterator["Hub"]:
         """Serve on free ports: the Hub at `url`, its storage at another origin, `storage_url`."""
-        loop, started, stopping = asyncio.new_event_loop(), threading.Event(), asyncio.Event()
-
-        async def run() -> None:
-            app = web.Application(client_max_size=1 << 30, middlewares=[_middleware])
-            app[STATE] = self
-            for module in (repository, revisions, pulls, downloads, lfs, xet):
-                app.router.add_routes(module.routes)
-            runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.1)
-            await runner.setup()
-            for _ in range(2):
-                await web.TCPSite(runner, "127.0.0.1", 0).start()
-            self.url, self.storage_url = (f"http://{a}:{port}" for a, port in runner.addresses)
-            started.set()
-            await stopping.wait()
-            # Connections that clients have just closed must end before aiohttp forgets them.
-            await asyncio.sleep(0.02)
-            await runner.cleanup()
-            left = asyncio.all_tasks() - {asyncio.current_task()}
-            for task in left:  # of clients that went away while they were answered
-                task.cancel()
-            await asyncio.gather(*left, return_exceptions=True)
-            await asyncio.sleep(0)
-
-        thread = threading.Thread(target=loop.run_until_complete, args=(run(),))
-        thread.start()
-        assert started.wait(10)
-        try:
+        app = web.Application(client_max_size=1 << 30, middlewares=[_middleware])
+        app[STATE] = self
+        for module in (repository, revisions, pulls, downloads, lfs, xet):
+            app.router.add_routes(module.routes)
+        with serving(app, ports=2) as (self.url, self.storage_url):
             yield self
-        finally:
-            loop.call_soon_threadsafe(stopping.set)
-            thread.join()
-            loop.close()
 
 
 @web.middleware
