@@ -1,8 +1,7 @@
-"""A real build in a process of its own that starts at once: its parent has imported everything."""
+"""A real build in a process of its own."""
 
-import multiprocessing
 import os
-from multiprocessing.context import ForkServerProcess
+from multiprocessing.context import ForkServerContext, ForkServerProcess
 from pathlib import Path
 
 from prequery import Magpie, recipe
@@ -33,9 +32,8 @@ BALANCE = CHOOSING.replace(
     "> 3]", "> 3, {balance: {by: response_finish_reason, best: response_chars}}]"
 ).replace("max_new_tokens: 1024", "max_new_tokens: 400")
 
-# Every builder is forked from one process that has imported everything, and starts at once.
-processes = multiprocessing.get_context("forkserver")
-processes.set_forkserver_preload(["prequery.magpie", "prequery.simulation", "aiohttp"])
+PRELOAD = ("prequery.magpie", "prequery.simulation", "aiohttp")
+"""What a fork server imports, so that a build starts at once."""
 
 
 def build(home: Path, urls: list[str], out: Path, text: str) -> None:
@@ -48,7 +46,9 @@ def build(home: Path, urls: list[str], out: Path, text: str) -> None:
     builder.download_and_prepare(out, file_format="parquet")
 
 
-def start(home: Path, urls: list[str], out: Path, text: str = TEXT) -> ForkServerProcess:
+def start(
+    processes: ForkServerContext, home: Path, urls: list[str], out: Path, text: str = TEXT
+) -> ForkServerProcess:
     process = processes.Process(target=build, args=(home, urls, out, text))
     process.start()
     return process

@@ -10,14 +10,15 @@ import shutil
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from multiprocessing.context import ForkServerContext
 from pathlib import Path
 
-import pyarrow.parquet as pq
 import pytest
 
 import timeless
-from killable import BALANCE, MACHINES, ROWS, SLOTS, TEXT, TOP, start
-from prequery import recipe
+from fork_server import fork_server
+from killable import BALANCE, MACHINES, PRELOAD, ROWS, SLOTS, TEXT, TOP, start
+from prequery import recipe, shards
 from prequery.journal import Journal, Key, folder_for
 from prequery.simulation import Settings, SimulatedFleet, simulate
 
@@ -32,14 +33,22 @@ def digest(out: Path) -> str:
     return found.hexdigest()
 
 
+@pytest.fixture(scope="module")
+def processes() -> Iterator[ForkServerContext]:
+    with fork_server(*PRELOAD) as context:
+        yield context
+
+
 @contextmanager
-def whole(tmp_path: Path, text: str = TEXT) -> Iterator[tuple[str, float]]:
+def whole(
+    processes: ForkServerContext, tmp_path: Path, text: str = TEXT
+) -> Iterator[tuple[str, float]]:
     """Yield what an undisturbed build makes, and how long it takes."""
     with simulate(Settings(machines=MACHINES)) as fleet:
-        warm = start(tmp_path / "warm", fleet.urls, tmp_path / "warm-out", text)
+        warm = start(processes, tmp_path / "warm", fleet.urls, tmp_path / "warm-out", text)
         warm.join()
         started = time.monotonic()
-        process = start(tmp_path / "whole", fleet.urls, tmp_path / "whole-out", text)
+        process = start(processes, tmp_path / "whole", fleet.urls, tmp_path / "whole-out", text)
         process.join()
         assert process.exitcode == 0
         yield digest(tmp_path / "whole-out"), time.monotonic() - started
@@ -72,9 +81,12 @@ def held(home: Path, copy: Path, text: str = TEXT) -> tuple[int, int]:
 
 
 def slots_of(out: Path) -> list[int]:
-    with next((out / "killed").glob("*.parquet")).open("rb") as file:
-        ids = pq.read_table(file)["id"].to_pylist()
-    return [int(one.rpartition("-")[2]) for one in ids]
+    (shard,) = (out / "killed").glob("*.parquet")
+    return [
+        int(one.rpartition("-")[2])
+        for table in shards.read_part(str(shard), ["id"])
+        for one in table["id"].to_pylist()
+    ]
 
 
 @pytest.mark.parametrize(
@@ -83,12 +95,12 @@ def slots_of(out: Path) -> list[int]:
     ids=["plain", "top", "balance"],
 )
 def test_a_build_that_is_killed_at_random_moments_pays_for_nothing_twice(
-    tmp_path: Path, text: str, wanted: int
+    processes: ForkServerContext, tmp_path: Path, text: str, wanted: int
 ) -> None:
     """From the first look at the endpoint to the last file, several times in each build."""
     chance, kills, number = random.Random(20), 0, 0
     rows = recipe.read(text, "killed.yaml").rows
-    with whole(tmp_path, text) as (expected, whole_s):
+    with whole(processes, tmp_path, text) as (expected, whole_s):
         pass
 
     while kills < wanted:
@@ -97,7 +109,7 @@ def test_a_build_that_is_killed_at_random_moments_pays_for_nothing_twice(
         killed_now = lost = 0
         with simulate(Settings(machines=MACHINES)) as fleet:
             while True:
-                process = start(home, fleet.urls, out, text)
+                process = start(processes, home, fleet.urls, out, text)
                 # Where the end alone takes as long, it would never be reached.
                 process.join(chance.uniform(0.02, whole_s / 2) if killed_now < 7 else None)
                 if process.exitcode is not None:
@@ -123,11 +135,11 @@ def test_a_build_that_is_killed_at_random_moments_pays_for_nothing_twice(
 
 @pytest.mark.parametrize("builders", [2, 4])
 def test_builders_on_one_journal_that_are_killed_ten_times_make_the_same_files(
-    tmp_path: Path, builders: int
+    processes: ForkServerContext, tmp_path: Path, builders: int
 ) -> None:
     """A killed one is started again at once; the others go on."""
     chance, kills, number = random.Random(builders), 0, 0
-    with whole(tmp_path) as (expected, whole_s):
+    with whole(processes, tmp_path) as (expected, whole_s):
         pass
 
     while kills < 10:
@@ -135,7 +147,7 @@ def test_builders_on_one_journal_that_are_killed_ten_times_make_the_same_files(
         home, killed_now = tmp_path / f"home{number}", 0
         outs = [tmp_path / f"out{number}-{index}" for index in range(builders)]
         with simulate(Settings(machines=MACHINES)) as fleet:
-            running = [start(home, fleet.urls, out) for out in outs]
+            running = [start(processes, home, fleet.urls, out) for out in outs]
             while any(process.exitcode is None for process in running):
                 victim = chance.randrange(builders)
                 running[victim].join(chance.uniform(0.02, whole_s / 2))
@@ -143,7 +155,7 @@ def test_builders_on_one_journal_that_are_killed_ten_times_make_the_same_files(
                     running[victim].kill()
                     running[victim].join()
                     killed_now += 1
-                    running[victim] = start(home, fleet.urls, outs[victim])
+                    running[victim] = start(processes, home, fleet.urls, outs[victim])
             _, again = answers(fleet)
         kills += killed_now
         recorded, different = held(home, tmp_path / "copy")

@@ -2,12 +2,12 @@
 
 import contextlib
 import copy
-import multiprocessing
 import os
 import signal
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from multiprocessing.context import ForkServerContext
 from types import SimpleNamespace
 from typing import Any
 
@@ -16,6 +16,7 @@ from huggingface_hub.utils import _http
 
 import releasing_process
 from built_folder import Wanted, build
+from fork_server import fork_server
 from hub import Fault, Hub, Repo
 from prequery.errors import ReleaseError
 from prequery.release import content
@@ -195,14 +196,21 @@ def test_a_hub_that_is_down_from_some_call_on_is_told_and_the_same_command_carri
         place.hold()
 
 
-def test_a_release_that_is_killed_at_any_call_is_carried_on(place: Place) -> None:
+@pytest.fixture
+def processes(place: Place) -> Iterator[ForkServerContext]:
+    """Processes with the settings of this test's Hub."""
+    with fork_server("releasing_process", "prequery.release.hub", "datasets") as context:
+        yield context
+
+
+def test_a_release_that_is_killed_at_any_call_is_carried_on(
+    place: Place, processes: ForkServerContext
+) -> None:
     # Killed when the Hub has acted. Before it acts is what follows the call before.
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["releasing_process", "prequery.release.hub", "datasets"])
     for nth, name in enumerate(place.calls):
         place.reset()
         arguments = (place.new, REPO, place.hub.url, place.hub.token)
-        child = context.Process(target=releasing_process.run, args=arguments)
+        child = processes.Process(target=releasing_process.run, args=arguments)
 
         def kill(child: Any = child) -> None:
             os.kill(child.pid, signal.SIGKILL)
