@@ -65,4 +65,4 @@ def llamacpp(slots: int = 2, **settings: object) -> Iterator[str]:
             yield child.stdout.readline().strip()
         finally:
             child.stdin.close()
-            child.wait(10)
+            child.wait(60)

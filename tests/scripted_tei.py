@@ -1,6 +1,7 @@
 """A real HTTP server with TEI's wire format, whose scores or vectors a test decides."""
 
 import json
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -26,12 +27,14 @@ class ScriptedTei:
     Args:
         predict: The field `inputs` to the body of the answer, or to a status and a body.
         embed: The same of `/embed`; null: the model is a classifier.
+        held_after: Later requests than so many wait until it is null again.
         asked: The body of every request.
     """
 
     predict: Callable[[Any], Json] = by_length
     embed: Callable[[str], Json] | None = None
     model_id: str = REWARD_MODEL
+    held_after: int | None = None
     asked: list[dict[str, Any]] = field(default_factory=list)
     headers: list[dict[str, str]] = field(default_factory=list)
     url: str = ""
@@ -87,6 +90,9 @@ def _handler(script: ScriptedTei) -> type[BaseHTTPRequestHandler]:
                 return
             script.headers.append(dict(self.headers))
             script.asked.append(body)
+            number = len(script.asked)
+            while script.held_after is not None and number > script.held_after:
+                time.sleep(0.005)
             said = gives(body["inputs"])
             self._say(*said) if isinstance(said, tuple) else self._say(200, said)
 

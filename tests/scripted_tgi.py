@@ -99,6 +99,7 @@ class ScriptedTgi:
         wrap: The server applies its template to raw prompts too, as a chat server would.
         fault: Looked at before every `/generate`.
         delay_s: Time that every answer takes.
+        held_after: Later `/generate` than so many wait until it is null again.
         healthy: What `/health` says.
         asked: How often each body of `/generate` came.
         headers: Of every request.
@@ -125,6 +126,7 @@ class ScriptedTgi:
     wrap: bool = False
     fault: Fault | None = None
     delay_s: float = 0.0
+    held_after: int | None = None
     healthy: bool = True
     asked: Counter[str] = field(default_factory=Counter)
     headers: list[dict[str, str]] = field(default_factory=list)
@@ -153,6 +155,9 @@ class ScriptedTgi:
         key = json.dumps(body, sort_keys=True)
         before = self.asked[key]
         self.asked[key] += 1
+        number = self.asked.total()
+        while self.held_after is not None and number > self.held_after:
+            await asyncio.sleep(0.005)
         if self.fault and (failed := await self.fault(request, body, before)) is not None:
             return failed
         if self.delay_s:

@@ -580,11 +580,13 @@ def test_a_killed_annotation_carries_on_to_the_same_bytes_and_pays_for_nothing_t
         command = [sys.executable, "-c", RUN, text, place, judge.url, str(tmp_path / "k"), journal]
         killed = []
         for enough in (100, 600, 1_000):
+            judge.held_after = enough
             with subprocess.Popen(command, stderr=subprocess.DEVNULL) as process:
                 while len(judge.asked) < enough and process.poll() is None:
                     time.sleep(0.005)
                 process.kill()
             killed.append(process.returncode)
+        judge.held_after = None
         subprocess.run(command, check=True, stderr=subprocess.DEVNULL)
 
     assert (len(rows), asked) == (kept, 1_200)
@@ -596,7 +598,7 @@ def test_a_killed_annotation_carries_on_to_the_same_bytes_and_pays_for_nothing_t
 
 def test_ctrl_c_lets_finish_what_is_in_flight_and_says_how_to_carry_on(tmp_path: Path) -> None:
     place = parquet(tmp_path, rows_of(1_200))
-    judge = ScriptedTei()
+    judge = ScriptedTei(held_after=50)
     with judge.serving():
         (tmp_path / "mine.yaml").write_text(
             yaml.safe_dump({**REWARD, "name": "mine"}).replace(NOBODY, judge.url)
@@ -608,6 +610,7 @@ def test_ctrl_c_lets_finish_what_is_in_flight_and_says_how_to_carry_on(tmp_path:
             while len(judge.asked) < 50:
                 time.sleep(0.005)
             process.send_signal(signal.SIGINT)
+            judge.held_after = None
             told = process.communicate(timeout=60)[1]
         asked = len(judge.asked)
         again = subprocess.run(command, check=False, capture_output=True, text=True)

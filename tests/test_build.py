@@ -326,14 +326,18 @@ def test_rows_that_wait_for_a_slow_one_are_read_again_when_it_is_in(
 def test_ctrl_c_finishes_what_is_in_flight_and_names_the_way_on(
     recipe: Path, tmp_path: Path
 ) -> None:
-    with ScriptedTgi(delay_s=0.3).serving() as server:
+    with ScriptedTgi(held_after=4 + 4).serving() as server:
         server.info["max_concurrent_requests"] = 4
         with running(recipe, server, tmp_path / "out") as process:
-            assert wait_for(server, 4 + 6, process), process.communicate()[1]
+            assert wait_for(server, 4 + 4 + 4, process), process.communicate()[1]
             process.send_signal(signal.SIGINT)
-            _, said = process.communicate(timeout=30)
+            assert process.stderr is not None
+            said = ""
+            for line in process.stderr:
+                said += line
+                if "stopping: " in line:
+                    server.held_after = None
         asked = server.asked.total()
-        server.delay_s = 0
         build(recipe, server, tmp_path / "out")
 
     assert "stopping: 4 rows are in flight and get 30 s to finish" in said
@@ -522,11 +526,12 @@ def test_another_model_behind_the_address_is_refused(recipe: Path, tmp_path: Pat
 def test_a_template_that_changed_since_the_journal_began_is_refused(
     recipe: Path, tmp_path: Path
 ) -> None:
-    with ScriptedTgi(delay_s=0.05).serving() as server:
+    with ScriptedTgi(held_after=8).serving() as server:
         server.info["max_concurrent_requests"] = 2
         with running(recipe, server, tmp_path / "out") as process:
             assert wait_for(server, 8, process), process.communicate()[1]
             process.kill()
+        server.held_after = None
         server.template = lambda messages: "<|x|>user\n" + messages[-1]["content"] + "<|y|>\n"
         with pytest.raises(JournalError) as caught:
             build(recipe, server, tmp_path / "out")

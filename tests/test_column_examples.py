@@ -282,11 +282,11 @@ def test_a_short_repetition_is_no_loop(text: str) -> None:
     ids=["one letter", "two letters", "near periods", "a broken period"],
 )
 def test_a_megabyte_of_hostile_text_takes_no_time(text: str, loops: bool) -> None:
-    started = time.perf_counter()
+    started = time.process_time()
 
     assert is_loop(text) is loops
 
-    assert time.perf_counter() - started < 1
+    assert time.process_time() - started < 1
 
 
 def test_repetition_measures_both_texts() -> None:
@@ -647,12 +647,12 @@ def test_a_benchmark_file_is_pinned_and_its_content_is_in_the_fingerprint(tmp_pa
 def test_a_hostile_repetition_is_looked_up_once() -> None:
     items = [(f"a:{number}", "the " * 5_000) for number in range(10)]
     benchmarks = Benchmarks(items, 8)
-    started = time.perf_counter()
+    started = time.process_time()
 
     overlap = benchmarks.overlap("the " * 250_000)
 
     assert overlap == Overlap(1.0, "a:0", ("the " * 250_000).strip())
-    assert time.perf_counter() - started < 5
+    assert time.process_time() - started < 5
 
 
 def test_missing_weights_are_named_with_the_way_to_get_them(tmp_path: Path) -> None:

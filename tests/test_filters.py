@@ -356,12 +356,12 @@ def test_thirty_levels_are_allowed() -> None:
     ids=["parentheses", "not", "a long number", "quotes", "a long sum"],
 )
 def test_a_hostile_expression_is_refused_at_once(expression: str) -> None:
-    started = time.perf_counter()
+    started = time.process_time()
 
     with pytest.raises(RecipeError) as error:
         parse(expression)
 
-    assert time.perf_counter() - started < 0.1
+    assert time.process_time() - started < 0.1
     assert str(error.value) == (
         f"this filter has {len(expression):,} characters, more than 2,000\n"
         "  where: r.yaml, line 9, filters\n"
@@ -370,9 +370,9 @@ def test_a_hostile_expression_is_refused_at_once(expression: str) -> None:
 
 
 def test_long_products_of_large_numbers_end_in_null_not_in_work() -> None:
-    started = time.perf_counter()
+    started = time.process_time()
 
     kept = parse("words" + " * 9223372036854775807" * 90 + " > 0").keep(batch_of(ROW))
 
     assert kept == [False]
-    assert time.perf_counter() - started < 0.1
+    assert time.process_time() - started < 0.1

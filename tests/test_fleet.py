@@ -79,7 +79,8 @@ def limited(server: ScriptedTgi, most: int) -> ScriptedTgi:
 
 
 def test_work_flows_to_whoever_has_room() -> None:
-    slow, fast = ScriptedTgi(delay_s=0.2), ScriptedTgi(delay_s=0.02)
+    # Far longer than a busy machine takes to send and read an answer.
+    slow, fast = ScriptedTgi(delay_s=1), ScriptedTgi(delay_s=0.1)
 
     async def work(fleet: Fleet) -> None:
         assert fleet.capacity == 32
@@ -161,6 +162,13 @@ def test_an_explicit_limit_is_for_all_endpoints_together_and_exact() -> None:
     assert most == 10
 
 
+class Unhurried(Patience):
+    """Waits for the whole of the time from which others draw, and no less by chance."""
+
+    def wait_s(self, waits: int) -> float:
+        return self.first_wait_s
+
+
 def test_a_request_that_waits_to_be_sent_again_makes_room_for_another() -> None:
     async def fault(request: web.Request, body: Json, before: int) -> web.StreamResponse | None:
         chosen = body["parameters"]["seed"] <= 2 and not before
@@ -174,7 +182,7 @@ def test_a_request_that_waits_to_be_sent_again_makes_room_for_another() -> None:
         assert all(answer.text for answer in await asyncio.gather(*waiting))
         assert fleet.capacity == 16
 
-    patience = Patience(first_wait_s=2, longest_wait_s=2, look_s=0.05)
+    patience = Unhurried(first_wait_s=3, longest_wait_s=0.05, look_s=0.05)
     run([ScriptedTgi(fault=fault)], work, patience)
 
 
@@ -192,7 +200,7 @@ def test_a_stalled_connection_is_given_up_in_the_time_that_its_tokens_would_take
         assert all(answer.text for answer in await keep_full(fleet, 100))
         assert time.monotonic() - started < 15  # of request_s, 600
 
-    patience = Patience(first_wait_s=0, longest_wait_s=0.05, least_s=0.5, look_s=0.1)
+    patience = Patience(first_wait_s=0, longest_wait_s=0.05, least_s=3, look_s=0.1)
     fleet, said = run([ScriptedTgi(fault=fault, delay_s=0.02)], work, patience)
 
     assert (stalled, fleet.members[0].faulty) == ([1], 1)
@@ -317,7 +325,7 @@ def test_a_stalled_request_frees_its_place_and_is_answered_elsewhere() -> None:
         started = time.monotonic()
         answers = await keep_full(fleet, 40)
         assert all(answer.text for answer in answers)
-        assert time.monotonic() - started < 5
+        assert time.monotonic() - started < 15  # of the 60 that it hangs
 
     patience = Patience(first_wait_s=0, longest_wait_s=0.05, request_s=1, down_s=5)
     run([ScriptedTgi(fault=hang), ScriptedTgi()], work, patience)

