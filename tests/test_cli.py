@@ -6,10 +6,12 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from command_line import Run, commands
 from prequery import columns
 from prequery.recipe import load
 from scripted_tgi import ScriptedTgi, recipe_text
@@ -24,14 +26,15 @@ def recipe(tmp_path: Path) -> Path:
     return path
 
 
-def run(*words: str, home: Path) -> "subprocess.CompletedProcess[str]":
-    environment = os.environ | {"PREQUERY_HOME": str(home), "COLUMNS": "200", "NO_COLOR": "1"}
-    return subprocess.run(
-        [*MAIN, *words], capture_output=True, text=True, env=environment, cwd=home, check=False
-    )
+@pytest.fixture(scope="module")
+def run() -> Iterator[Run]:
+    with commands(COLUMNS="200", NO_COLOR="1") as run:
+        yield run
 
 
-def test_a_build_says_what_came_of_it_and_how_to_load_it(recipe: Path, tmp_path: Path) -> None:
+def test_a_build_says_what_came_of_it_and_how_to_load_it(
+    run: Run, recipe: Path, tmp_path: Path
+) -> None:
     with ScriptedTgi().serving() as server:
         done = run("build", str(recipe), "--endpoint", server.url, "--out", "o", home=tmp_path)
 
@@ -48,18 +51,23 @@ def test_a_build_says_what_came_of_it_and_how_to_load_it(recipe: Path, tmp_path:
     )
 
 
-def test_a_second_build_says_that_it_reuses(recipe: Path, tmp_path: Path) -> None:
-    with ScriptedTgi().serving() as server:
-        words = ("build", str(recipe), "--endpoint", server.url, "--out", "o")
-        run(*words, home=tmp_path)
-        asked = server.asked.total()
-        done = run(*words, home=tmp_path)
+def test_a_second_build_says_that_it_reuses(run: Run, recipe: Path, tmp_path: Path) -> None:
+    server = ScriptedTgi()
+    words = ("build", str(recipe), "--out", "o", "--endpoint")
+    with server.serving():
+        run(*words, server.url, home=tmp_path)
+    # It has counted by now what was sent last.
+    asked = server.asked.total()
+    with server.serving():
+        done = run(*words, server.url, home=tmp_path)
 
     assert done.stdout.startswith("Reusing o: it holds this very build, complete and unchanged.")
     assert server.asked.total() == asked
 
 
-def test_the_bundled_recipes_are_listed_and_shown_letter_by_letter(tmp_path: Path) -> None:
+def test_the_bundled_recipes_are_listed_and_shown_letter_by_letter(
+    run: Run, tmp_path: Path
+) -> None:
     listed = run("recipe", "list", home=tmp_path)
     shown = run("recipe", "show", "magpie-pro-1m", "--yaml", home=tmp_path)
 
@@ -71,7 +79,7 @@ def test_the_bundled_recipes_are_listed_and_shown_letter_by_letter(tmp_path: Pat
     assert checked.returncode == 0, checked.stderr
 
 
-def test_an_error_is_three_lines_and_an_exit_code(tmp_path: Path) -> None:
+def test_an_error_is_three_lines_and_an_exit_code(run: Run, tmp_path: Path) -> None:
     done = run("recipe", "check", "zzz.yaml", home=tmp_path)
 
     assert (done.returncode, done.stdout) == (2, "")
@@ -82,7 +90,9 @@ def test_an_error_is_three_lines_and_an_exit_code(tmp_path: Path) -> None:
     )
 
 
-def test_an_endpoint_that_is_no_tgi_is_an_error_with_a_fix(recipe: Path, tmp_path: Path) -> None:
+def test_an_endpoint_that_is_no_tgi_is_an_error_with_a_fix(
+    run: Run, recipe: Path, tmp_path: Path
+) -> None:
     server = ScriptedTgi(info={"name": "nginx"})
     with server.serving():
         done = run("build", str(recipe), "--endpoint", server.url, home=tmp_path)
@@ -97,7 +107,7 @@ def test_an_endpoint_that_is_no_tgi_is_an_error_with_a_fix(recipe: Path, tmp_pat
 
 @pytest.mark.parametrize("words", [("bild",), ("build",), ("build", "x", "--num-proc", "0")])
 def test_wrong_usage_is_explained_with_exit_code_two(
-    words: tuple[str, ...], tmp_path: Path
+    run: Run, words: tuple[str, ...], tmp_path: Path
 ) -> None:
     done = run(*words, home=tmp_path)
 
@@ -108,7 +118,7 @@ def test_wrong_usage_is_explained_with_exit_code_two(
 
 def test_ctrl_c_prints_the_command_that_resumes(recipe: Path, tmp_path: Path) -> None:
     """In a real terminal: the live line is drawn, and Ctrl-C comes as a key."""
-    with ScriptedTgi(delay_s=0.3).serving() as server:
+    with ScriptedTgi(delay_s=0.3, held_after=12).serving() as server:
         server.info["max_concurrent_requests"] = 4
         words = ["build", str(recipe), "--endpoint", server.url, "--out", str(tmp_path / "o")]
         child, terminal = pty.fork()
@@ -126,6 +136,8 @@ def test_ctrl_c_prints_the_command_that_resumes(recipe: Path, tmp_path: Path) ->
             if not pressed and server.asked.total() >= 14:
                 os.write(terminal, b"\x03")
                 pressed = True
+            if b"stopping: " in seen:
+                server.held_after = None
         _, status = os.waitpid(child, 0)
         os.close(terminal)
 
@@ -136,22 +148,25 @@ def test_ctrl_c_prints_the_command_that_resumes(recipe: Path, tmp_path: Path) ->
     assert f"fix:   carry on: prequery {' '.join(words)}" in said
 
 
-def test_a_killed_command_carries_on_with_the_same_command(recipe: Path, tmp_path: Path) -> None:
+def test_a_killed_command_carries_on_with_the_same_command(
+    run: Run, recipe: Path, tmp_path: Path
+) -> None:
     environment = os.environ | {"PREQUERY_HOME": str(tmp_path)}
-    with ScriptedTgi(delay_s=0.1).serving() as server:
+    with ScriptedTgi(held_after=20).serving() as server:
         server.info["max_concurrent_requests"] = 4
         words = ["build", str(recipe), "--endpoint", server.url, "--out", "o"]
         with subprocess.Popen([*MAIN, *words], env=environment, cwd=tmp_path) as killed:
             while server.asked.total() < 20 and killed.poll() is None:
                 time.sleep(0.01)
             killed.send_signal(signal.SIGKILL)
+        server.held_after = None
         done = run(*words, home=tmp_path)
 
     assert done.returncode == 0, done.stderr
     assert re.search(r"^\d+ answers are in the journal ", done.stderr, re.MULTILINE)
 
 
-def test_a_token_appears_nowhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_token_appears_nowhere(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A planted canary, in every file of journal and output and in all that is printed."""
     monkeypatch.setenv("MY_TOKEN", "hf_canary0123456789")
     recipe = tmp_path / "scripted.yaml"
@@ -166,7 +181,7 @@ def test_a_token_appears_nowhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     assert b"canary" not in b"".join(written) + (done.stdout + done.stderr).encode()
 
 
-def test_columns_are_listed_with_what_they_give(tmp_path: Path) -> None:
+def test_columns_are_listed_with_what_they_give(run: Run, tmp_path: Path) -> None:
     done = run("columns", home=tmp_path)
 
     assert done.returncode == 0
@@ -176,7 +191,7 @@ def test_columns_are_listed_with_what_they_give(tmp_path: Path) -> None:
         assert re.search(line, done.stdout, re.MULTILINE), column.name
 
 
-def test_a_recipe_is_shown_with_every_default(recipe: Path, tmp_path: Path) -> None:
+def test_a_recipe_is_shown_with_every_default(run: Run, recipe: Path, tmp_path: Path) -> None:
     done = run("recipe", "show", str(recipe), home=tmp_path)
 
     assert '"max_attempts": 200' in done.stdout
@@ -184,7 +199,9 @@ def test_a_recipe_is_shown_with_every_default(recipe: Path, tmp_path: Path) -> N
     assert '"pinned_prefix": null' in done.stdout
 
 
-def test_pinning_writes_the_lock_that_a_build_is_held_to(recipe: Path, tmp_path: Path) -> None:
+def test_pinning_writes_the_lock_that_a_build_is_held_to(
+    run: Run, recipe: Path, tmp_path: Path
+) -> None:
     with ScriptedTgi().serving() as server:
         pinned = run("recipe", "pin", str(recipe), "--endpoint", server.url, home=tmp_path)
         server.template = lambda messages: "<|x|>user\n" + messages[-1]["content"] + "<|y|>\n"
@@ -196,7 +213,7 @@ def test_pinning_writes_the_lock_that_a_build_is_held_to(recipe: Path, tmp_path:
     assert done.stderr.startswith("RecipeError: prefix.text is pinned as ")
 
 
-def test_a_probe_shows_prefix_ids_bos_and_a_verdict(recipe: Path, tmp_path: Path) -> None:
+def test_a_probe_shows_prefix_ids_bos_and_a_verdict(run: Run, recipe: Path, tmp_path: Path) -> None:
     with ScriptedTgi().serving() as server:
         done = run("probe", str(recipe), "--endpoint", server.url, home=tmp_path)
 

@@ -1,18 +1,16 @@
 """`prequery plan` and `prequery rehearse`, against simulated fleets, through the command line."""
 
-import os
 import re
-import subprocess
-import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from command_line import Run, commands
 from prequery.simulation import Machine, Settings, simulate
 from prequery.simulation.settings import MODEL, REVISION
 from scripted_tgi import recipe_text
 
-MAIN = [sys.executable, "-c", "from prequery.cli import main; main()"]
 SERVED = Settings(machines=(Machine(token_s=0),))
 
 
@@ -34,11 +32,10 @@ def planned(rows: int, **changed: str) -> str:
     return recipe_text(rows, **lines | changed)
 
 
-def run(*words: str, home: Path) -> "subprocess.CompletedProcess[str]":
-    environment = os.environ | {"PREQUERY_HOME": str(home), "COLUMNS": "200", "NO_COLOR": "1"}
-    return subprocess.run(
-        [*MAIN, *words], capture_output=True, text=True, env=environment, cwd=home, check=False
-    )
+@pytest.fixture(scope="module")
+def run() -> Iterator[Run]:
+    with commands(COLUMNS="200", NO_COLOR="1") as run:
+        yield run
 
 
 def without_time(text: str) -> str:
@@ -68,7 +65,9 @@ def squeezed(text: str) -> list[str]:
     return [re.sub(r"\s+", " ", line).strip() for line in text.splitlines()]
 
 
-def test_a_plan_is_a_table_and_says_what_it_rests_on(recipe: Path, tmp_path: Path) -> None:
+def test_a_plan_is_a_table_and_says_what_it_rests_on(
+    run: Run, recipe: Path, tmp_path: Path
+) -> None:
     recipe.write_text(planned(400, endpoint=PRICED))
     with simulate(SERVED) as fleet:
         done = run("plan", str(recipe), "--endpoint", fleet.urls[0], home=tmp_path)
@@ -78,7 +77,7 @@ def test_a_plan_is_a_table_and_says_what_it_rests_on(recipe: Path, tmp_path: Pat
     assert re.search(r"^time +0:00:\d\d +0:0\d:\d\d +0:0\d:\d\d$", done.stdout, re.MULTILINE)
 
 
-def test_a_second_plan_asks_nobody(recipe: Path, tmp_path: Path) -> None:
+def test_a_second_plan_asks_nobody(run: Run, recipe: Path, tmp_path: Path) -> None:
     with simulate(SERVED) as fleet:
         first = run("plan", str(recipe), "--endpoint", fleet.urls[0], home=tmp_path)
     second = run("plan", str(recipe), "--endpoint", "http://127.0.0.1:9", home=tmp_path)
@@ -89,7 +88,7 @@ def test_a_second_plan_asks_nobody(recipe: Path, tmp_path: Path) -> None:
     assert re.search(r"^time +(\?|\S+\d) +\S+ +\S+$", second.stdout, re.MULTILINE)
 
 
-def test_a_build_does_not_pay_for_its_plan_again(recipe: Path, tmp_path: Path) -> None:
+def test_a_build_does_not_pay_for_its_plan_again(run: Run, recipe: Path, tmp_path: Path) -> None:
     recipe.write_text(planned(60))
     with simulate(SERVED) as fleet:
         run("plan", str(recipe), "--endpoint", fleet.urls[0], home=tmp_path)
@@ -104,7 +103,9 @@ def test_a_build_does_not_pay_for_its_plan_again(recipe: Path, tmp_path: Path) -
     assert sum(counters.answered_again.values()) < 64
 
 
-def test_a_plan_for_few_rows_probes_no_more_than_these(recipe: Path, tmp_path: Path) -> None:
+def test_a_plan_for_few_rows_probes_no_more_than_these(
+    run: Run, recipe: Path, tmp_path: Path
+) -> None:
     recipe.write_text(planned(5, filters="[]"))
     with simulate(SERVED) as fleet:
         done = run("plan", str(recipe), "--endpoint", fleet.urls[0], home=tmp_path)
@@ -114,7 +115,9 @@ def test_a_plan_for_few_rows_probes_no_more_than_these(recipe: Path, tmp_path: P
     assert int(probed) >= 5
 
 
-def test_a_plan_of_a_recipe_that_cannot_succeed_is_an_error(recipe: Path, tmp_path: Path) -> None:
+def test_a_plan_of_a_recipe_that_cannot_succeed_is_an_error(
+    run: Run, recipe: Path, tmp_path: Path
+) -> None:
     recipe.write_text(planned(400, filters="[instruction_words > 900]"))
     with simulate(SERVED) as fleet:
         done = run("plan", str(recipe), "--endpoint", fleet.urls[0], home=tmp_path)
@@ -126,7 +129,9 @@ def test_a_plan_of_a_recipe_that_cannot_succeed_is_an_error(recipe: Path, tmp_pa
 REHEARSE = ("--rows", "60", "--slots", "16", "--tokens-per-s", "2000", "--speed-up", "1")
 
 
-def test_a_rehearsal_builds_and_says_what_it_would_take(recipe: Path, tmp_path: Path) -> None:
+def test_a_rehearsal_builds_and_says_what_it_would_take(
+    run: Run, recipe: Path, tmp_path: Path
+) -> None:
     recipe.write_text(planned(120, endpoint=PRICED))
     done = run("rehearse", str(recipe), *REHEARSE, "--endpoints", "2", home=tmp_path)
 
@@ -148,7 +153,9 @@ def test_a_rehearsal_builds_and_says_what_it_would_take(recipe: Path, tmp_path: 
     assert [path for path in tmp_path.rglob("*") if path.is_file()] == [recipe]
 
 
-def test_a_responder_is_rehearsed_on_a_fleet_of_its_own(recipe: Path, tmp_path: Path) -> None:
+def test_a_responder_is_rehearsed_on_a_fleet_of_its_own(
+    run: Run, recipe: Path, tmp_path: Path
+) -> None:
     recipe.write_text(planned(120, responder=f"{{model: acme/other, revision: '{REVISION}'}}"))
 
     done = run("rehearse", str(recipe), *REHEARSE, "--endpoints", "2", home=tmp_path)
@@ -157,7 +164,9 @@ def test_a_responder_is_rehearsed_on_a_fleet_of_its_own(recipe: Path, tmp_path: 
     assert re.search(r"^busy, tail included: \d+%, \d+%, \d+%, \d+%$", done.stdout, re.MULTILINE)
 
 
-def test_a_rehearsal_brings_no_template_from_the_hub(recipe: Path, tmp_path: Path) -> None:
+def test_a_rehearsal_brings_no_template_from_the_hub(
+    run: Run, recipe: Path, tmp_path: Path
+) -> None:
     own = "template: tokenizer, date: '2026-01-31', thinking: false"
     generator = f"{{model: {MODEL}, revision: '{REVISION}', {own}}}"
     recipe.write_text(planned(120, generator=generator))
@@ -167,7 +176,9 @@ def test_a_rehearsal_brings_no_template_from_the_hub(recipe: Path, tmp_path: Pat
     assert done.returncode == 0, done.stderr
 
 
-def test_a_rehearsal_leaves_out_filters_on_the_language(recipe: Path, tmp_path: Path) -> None:
+def test_a_rehearsal_leaves_out_filters_on_the_language(
+    run: Run, recipe: Path, tmp_path: Path
+) -> None:
     chinese = "['language == \"zh\"', instruction_words > 8]"
     recipe.write_text(planned(120, columns="[length, language]", filters=chinese))
 
@@ -177,7 +188,9 @@ def test_a_rehearsal_leaves_out_filters_on_the_language(recipe: Path, tmp_path: 
     assert "attempts rejected: filter: instruction_words > 8" in done.stdout
 
 
-def test_a_rehearsal_says_which_faults_it_went_through(recipe: Path, tmp_path: Path) -> None:
+def test_a_rehearsal_says_which_faults_it_went_through(
+    run: Run, recipe: Path, tmp_path: Path
+) -> None:
     faults = ("--fault", "failed=0.04", "--fault", "truncated=0.04")
 
     done = run("rehearse", str(recipe), *REHEARSE, *faults, home=tmp_path)
@@ -188,7 +201,9 @@ def test_a_rehearsal_says_which_faults_it_went_through(recipe: Path, tmp_path: P
 
 
 @pytest.mark.parametrize("fault", ["unhelthy=0.1", "reset", "reset=2", "reset=-1", "reset=x"])
-def test_a_fault_that_is_none_is_wrong_usage(recipe: Path, tmp_path: Path, fault: str) -> None:
+def test_a_fault_that_is_none_is_wrong_usage(
+    run: Run, recipe: Path, tmp_path: Path, fault: str
+) -> None:
     done = run("rehearse", str(recipe), "--fault", fault, home=tmp_path)
 
     assert done.returncode == 2
@@ -199,7 +214,9 @@ def test_a_fault_that_is_none_is_wrong_usage(recipe: Path, tmp_path: Path, fault
     )
 
 
-def test_a_rehearsal_does_not_read_the_token_of_the_recipe(recipe: Path, tmp_path: Path) -> None:
+def test_a_rehearsal_does_not_read_the_token_of_the_recipe(
+    run: Run, recipe: Path, tmp_path: Path
+) -> None:
     recipe.write_text(planned(400, endpoint="{url: 'https://tgi.example', token_env: UNSET_HERE}"))
 
     done = run("rehearse", str(recipe), *REHEARSE, home=tmp_path)
