@@ -18,6 +18,7 @@ from prequery.errors import BuildError, EndpointError, RecipeError
 from prequery.prefix import Prefix
 from prequery.probe import is_request
 from prequery.recipe import Sampling
+from prequery.transport import Patience
 from scripted_tgi import ScriptedTgi
 
 MAIN = [sys.executable, "-c", "from prequery.cli import main; main()"]
@@ -220,7 +221,9 @@ def test_the_sentence_says_what_the_difference_shows_and_what_it_cannot(
     assert expected in run_compare(one, other).sentence()
 
 
-def test_a_draw_without_an_answer_ends_the_comparison() -> None:
+def test_a_draw_without_an_answer_ends_the_comparison(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Patience, "wait_s", lambda patience, waits: 0.0)
+
     def breaks(prompt: str, seed: int | None) -> Any:
         return describes(prompt, seed) if (seed or 0) < 5 else {"generated_text": 1}
 
