@@ -165,6 +165,8 @@ def recipe(folder: Path, responses: str, template: str = "null") -> Path:
         f"generator: {{model: {ALIAS}, revision: {weights.MODEL_SHA}, template: {template}}}\n"
         "instructions: [{temperature: 0.8, top_p: 0.95, max_new_tokens: 64}]\n"
         f"responses: {responses}\n"
+        # As many as there are rows: what is asked for beyond them is for nothing.
+        "endpoint: {url: local, concurrency: 5}\n"
         "columns: [length, likelihood]\n"
     )
     return path
