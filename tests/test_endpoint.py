@@ -46,6 +46,12 @@ def status(code: int, text: str = "") -> Callable[[web.Request], web.StreamRespo
     return lambda request: web.Response(status=code, text=text)
 
 
+def counting(generated_tokens: int) -> Json:
+    body = generated("some words")
+    body["details"]["generated_tokens"] = generated_tokens
+    return body
+
+
 def reset(request: web.Request) -> web.StreamResponse:
     assert request.transport is not None
     request.transport.abort()
@@ -86,6 +92,8 @@ def test_an_answer_has_what_the_columns_need(well: Answer) -> None:
         status(200, '{"generated_text": "cut'),
         status(200, "null"),
         status(200, '{"generated_text": 5, "details": {}}'),
+        status(200, json.dumps(counting(10**20))),
+        status(200, json.dumps(counting(-1))),
         reset,
         short,
     ],
@@ -330,6 +338,15 @@ def test_some_missing_log_probabilities_count_as_missing() -> None:
 def test_log_probabilities_that_no_model_gives_are_a_malformed_answer(one: float) -> None:
     with pytest.raises(ValueError, match="that no model gives"):
         summed([one, one])
+
+
+@pytest.mark.parametrize("header", [None, "", "many", "-1", "\u00b2", "9" * 5000])
+def test_a_header_that_is_no_count_leaves_the_tokens_of_the_prompt_unknown(
+    header: str | None,
+) -> None:
+    raw = json.dumps(generated("some words")).encode()
+
+    assert read_answer(raw, ASKED, header).prompt_tokens is None
 
 
 @pytest.mark.parametrize("text", ["some words", "lone \ud83d end"])

@@ -32,6 +32,7 @@ from prequery.transport import (
     HttpEndpoint,
     OverloadError,
     RefusedError,
+    counted,
     encode,
 )
 
@@ -235,8 +236,9 @@ class CompletionsEndpoint(HttpEndpoint):
             return Answer(error=str(refusal))
         except (msgspec.DecodeError, ValueError, LookupError, TypeError):
             raise FaultError("a truncated or malformed answer") from None
-        counted = headers.get("x-prompt-tokens") or str(completion.usage.prompt_tokens)
-        return read_text(likely, completion.usage.completion_tokens, counted)
+        told = counted(headers.get("x-prompt-tokens"))
+        prompt_tokens = completion.usage.prompt_tokens if told is None else told
+        return read_text(likely, completion.usage.completion_tokens, prompt_tokens)
 
     async def _ids(self, request: Request, timeout_s: float | None) -> list[int]:
         asked = self._dialect.tokenize(request.prompt, request.plain) or {}
@@ -302,6 +304,7 @@ def read_completion(
     """
     completion, repaired = _decode(raw)
     choice = completion.choices[0]
+    told = counted(prompt_tokens)
     likely = summed(dialects.logprobs(choice))
     text = choice.text[:MAX_TEXT_CHARS]
     cut = min((at for stop in request.stop if (at := text.find(stop)) >= 0), default=None)
@@ -309,7 +312,7 @@ def read_completion(
         text=text[:cut],
         finish_reason=dialect.finish(completion) if cut is None else "stop_sequence",
         generated_tokens=completion.usage.completion_tokens,
-        prompt_tokens=int(prompt_tokens) if prompt_tokens else completion.usage.prompt_tokens,
+        prompt_tokens=completion.usage.prompt_tokens if told is None else told,
         seed=dialect.seed(request),
         logprob_sum=likely.total,
         logprob_squares=likely.squares,

@@ -24,7 +24,7 @@ from prequery import draws
 from prequery.endpoint import Request
 from prequery.errors import EndpointError
 from prequery.recipe import Sampling
-from prequery.transport import FaultError
+from prequery.transport import Count, FaultError
 
 NO_WORD = {"repetition_penalty": 1.0}
 """Values that change nothing, so that no word for them is needed."""
@@ -64,8 +64,8 @@ class Choice(msgspec.Struct):
 class Usage(msgspec.Struct):
     """Tokens as the server counts them, the end-of-turn token included."""
 
-    prompt_tokens: int
-    completion_tokens: int
+    prompt_tokens: Count
+    completion_tokens: Count
 
 
 class Verbose(msgspec.Struct):

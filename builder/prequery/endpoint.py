@@ -16,7 +16,15 @@ import msgspec
 from prequery.errors import EndpointError
 from prequery.likely import Likely, behind, summed
 from prequery.recipe import Sampling
-from prequery.transport import AbsentError, FaultError, HttpEndpoint, RefusedError, encode
+from prequery.transport import (
+    AbsentError,
+    Count,
+    FaultError,
+    HttpEndpoint,
+    RefusedError,
+    counted,
+    encode,
+)
 
 MAX_TEXT_CHARS = 1 << 20
 
@@ -245,7 +253,7 @@ class Client(Protocol):
 
 class _Ending(msgspec.Struct, gc=False):
     finish_reason: str
-    generated_tokens: int
+    generated_tokens: Count
 
 
 class _Bare(msgspec.Struct, gc=False):
@@ -289,7 +297,7 @@ class _Prefilled(msgspec.Struct, gc=False):
 
 
 class _PrefilledDetails(msgspec.Struct):
-    generated_tokens: int
+    generated_tokens: Count
     prefill: list[_Prefilled]
 
 
@@ -410,17 +418,17 @@ class TgiEndpoint(HttpEndpoint):
             return Answer(error=str(refusal))
         except (msgspec.DecodeError, ValueError):
             raise FaultError("a truncated or malformed answer") from None
-        return read_text(found, details.generated_tokens, headers.get("x-prompt-tokens"))
+        return read_text(found, details.generated_tokens, counted(headers.get("x-prompt-tokens")))
 
 
-def read_text(likely: Likely | None, generated_tokens: int, prompt_tokens: str | None) -> Answer:
+def read_text(likely: Likely | None, generated_tokens: int, prompt_tokens: int | None) -> Answer:
     """Return the answer about a text that was read; an error where its likelihood is not told."""
     if likely is None:
         return Answer(error="the endpoint does not tell how likely it finds a text that it reads")
     return Answer(
         finish_reason="length",
         generated_tokens=generated_tokens,
-        prompt_tokens=int(prompt_tokens) if prompt_tokens and prompt_tokens.isdigit() else None,
+        prompt_tokens=prompt_tokens,
         logprob_sum=likely.total,
         logprob_squares=likely.squares,
         logprob_min=likely.lowest,
@@ -491,7 +499,7 @@ def read_answer(raw: bytes, request: Request, prompt_tokens: str | None) -> Answ
         text=text[:cut],
         finish_reason=generated.details.finish_reason if cut is None else "stop_sequence",
         generated_tokens=generated.details.generated_tokens,
-        prompt_tokens=int(prompt_tokens) if prompt_tokens and prompt_tokens.isdigit() else None,
+        prompt_tokens=counted(prompt_tokens),
         seed=request.seed,
         logprob_sum=likely.total,
         logprob_squares=likely.squares,

@@ -7,7 +7,14 @@ import msgspec
 
 from prequery.endpoint import Answer, Info, Rendering, Request, refuse_texts, scored
 from prequery.errors import EndpointError
-from prequery.transport import AbsentError, FaultError, HttpEndpoint, RefusedError, encode
+from prequery.transport import (
+    AbsentError,
+    FaultError,
+    HttpEndpoint,
+    RefusedError,
+    counted,
+    encode,
+)
 
 
 class _Info(msgspec.Struct):
@@ -137,10 +144,9 @@ class TeiEndpoint(HttpEndpoint):
             return Answer(error=str(refusal))
         except msgspec.DecodeError:
             raise FaultError("a truncated or malformed answer") from None
-        counted = headers.get("x-compute-tokens", "")
         return scored(
             [(one.label, one.score) for one in predictions],
-            int(counted) if counted.isdigit() else None,
+            counted(headers.get("x-compute-tokens")),
         )
 
     async def _embed(self, text: str, timeout_s: float | None) -> Answer:
@@ -155,9 +161,8 @@ class TeiEndpoint(HttpEndpoint):
             return Answer(error=str(refusal))
         except (msgspec.DecodeError, ValueError):
             raise FaultError("a truncated or malformed answer") from None
-        counted = headers.get("x-compute-tokens", "")
         return Answer(
             text=written,
             finish_reason="eos_token",
-            prompt_tokens=int(counted) if counted.isdigit() else None,
+            prompt_tokens=counted(headers.get("x-compute-tokens")),
         )

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
 from types import TracebackType
-from typing import Any, ClassVar, Self, TypeVar
+from typing import Annotated, Any, ClassVar, Self, TypeVar
 
 import aiohttp
 import msgspec
@@ -19,6 +19,9 @@ T = TypeVar("T")
 
 MAX_BODY_BYTES = 32 << 20
 CONNECT_TIMEOUT_S = 10.0
+
+# What an endpoint may count: the journal keeps whole numbers of 64 bits and adds them up.
+Count = Annotated[int, msgspec.Meta(ge=0, lt=10**9)]
 
 encode = msgspec.json.Encoder().encode
 
@@ -228,6 +231,14 @@ class HttpEndpoint:
 @lru_cache(maxsize=16)
 def _timeout(timeout_s: float | None) -> aiohttp.ClientTimeout:
     return aiohttp.ClientTimeout(total=timeout_s, sock_connect=CONNECT_TIMEOUT_S)
+
+
+def counted(header: str | None) -> int | None:
+    """Return the tokens that a header tells; null where it is absent or no count."""
+    try:
+        return msgspec.convert(header, Count, strict=False)
+    except msgspec.ValidationError:
+        return None
 
 
 async def _bounded(response: aiohttp.ClientResponse) -> bytes:
