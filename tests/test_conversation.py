@@ -13,7 +13,7 @@ from datasets import load_dataset
 from prequery import Magpie, gates, instructions
 from prequery.draws import draw
 from prequery.endpoint import Answer
-from prequery.errors import BuildError, RecipeError
+from prequery.errors import BudgetError, BuildError, RecipeError
 from prequery.options import Options
 from prequery.preference import TIE
 from prequery.recipe import read
@@ -454,6 +454,23 @@ def test_another_model_writes_the_responses_in_its_own_template(tmp_path: Path) 
     assert built.lock["responder"]["prefix"]["suffix"] == "\nASSISTANT: "
     assert built.lock["generator"]["model_id"] == MODEL
     assert again.lock["files"] == built.lock["files"]
+
+
+def test_a_responder_has_a_price_of_its_own(tmp_path: Path) -> None:
+    priced = "endpoint: {url: local, usd_per_million_generated_tokens: 1000000}"
+    dear = OTHER.removesuffix("}") + f", {priced}}}"
+    path = tmp_path / "scripted.yaml"
+    path.write_text(recipe_text(responder=dear))
+    with ScriptedTgi().serving() as server, other_model().serving() as other:
+        options = Options((server.url,), responder_endpoints=(other.url,), max_cost_usd=0.5)
+        with pytest.raises(BudgetError, match="USD are spent"):
+            Magpie(path, options=options).download_and_prepare(tmp_path / "out")
+        asked = len(bodies(other))
+        built = build(tmp_path, server, second=other, changed={"responder": dear})
+
+    assert 0 < asked < len(built.rows)
+    # A lock counts the tokens of both passes together, which have two prices.
+    assert built.lock["build"]["usd"] is None
 
 
 def test_a_responder_that_serves_another_model_is_refused(tmp_path: Path) -> None:

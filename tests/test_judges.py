@@ -3,6 +3,7 @@
 import json
 import re
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from prequery.columns.instruct_reward import InstructReward
 from prequery.columns.length import Length
 from prequery.columns.prompted import QUALITY, PromptColumn
 from prequery.columns.safety import Safety
-from prequery.errors import BuildError, ColumnError, EndpointError, RecipeError
+from prequery.errors import BudgetError, BuildError, ColumnError, EndpointError, RecipeError
 from prequery.options import Options
 from prequery.preference import UNSCORED
 from prequery.recipe import read
@@ -134,6 +135,25 @@ def test_adding_a_judge_pays_for_its_own_answers_alone(tmp_path: Path) -> None:
 
     assert len(judge.asked) >= len(rows) == 20
     assert all(json.loads(body)["parameters"]["max_new_tokens"] == 32 for body in spent)
+
+
+def test_a_limit_in_dollars_counts_a_judges_answers_at_its_own_price(tmp_path: Path) -> None:
+    priced = f"endpoint: {{url: {NOBODY}, usd_per_million_prompt_tokens: 1000000}}"
+    judges = JUDGED["judges"].replace(f"endpoint: {NOBODY}", priced)
+    path = tmp_path / "scripted.yaml"
+    path.write_text(recipe_text(**JUDGED | {"judges": judges}))
+    with ScriptedTgi().serving() as server, ScriptedTei().serving() as judge:
+        options = Options((server.url,), judge_endpoints={"reward": (judge.url,)}, max_cost_usd=30)
+        with pytest.raises(BudgetError) as caught:
+            Magpie(path, options=options).download_and_prepare(tmp_path / "out")
+        free = replace(options, max_cost_usd=None)
+        Magpie(path, options=free).download_and_prepare(tmp_path / "out", file_format="parquet")
+
+    spent = float(re.findall(r"([\d.]+) USD are spent", caught.value.what)[0])
+    assert spent >= 33
+    assert spent % 11 == 0  # each answer is about 11 tokens
+    lock = json.loads((tmp_path / "out/scripted.lock.json").read_text())
+    assert lock["build"]["usd"] is None
 
 
 def test_what_a_judge_refuses_is_null_and_what_it_fails_at_is_asked_again(tmp_path: Path) -> None:

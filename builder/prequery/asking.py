@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 import msgspec
 
-from prequery.budget import Budget, Price
+from prequery.budget import FREE, Budget, Price
 from prequery.endpoint import Answer, Asks, Request
 from prequery.errors import EndpointError
 from prequery.journal import Key, Pass
@@ -40,7 +40,7 @@ class Asking:
         request: Request,
         where: str,
         urgent: bool = False,
-        price: Price | None = None,
+        price: Price = FREE,
     ) -> Answer:
         """Return the endpoint's answer.
 
@@ -51,7 +51,7 @@ class Asking:
             request: What to ask.
             where: For errors.
             urgent: It goes before what is not.
-            price: What it costs; null: by the budget's price.
+            price: Of its tokens.
         """
         if not self._in_flight:
             self._counted_s = time.monotonic()

@@ -2,11 +2,11 @@
 
 import time
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from prequery.endpoint import Answer
 from prequery.errors import RecipeError
-from prequery.recipe import Endpoint
+from prequery.recipe import Endpoint, Recipe
 
 
 @dataclass(frozen=True)
@@ -36,6 +36,22 @@ class Price:
         ) / 1e6
 
 
+FREE = Price()
+"""Of tokens that nobody names a price for."""
+
+
+def cost_usd(recipe: Recipe, prompt_tokens: int | None, generated_tokens: int) -> float | None:
+    """Return what the tokens of both passes cost.
+
+    Null where they have no price, and where the responder has prices of its own: a lock counts the
+    tokens of both passes together.
+    """
+    price = Price.at(recipe.endpoint)
+    if recipe.responder and Price.at(recipe.responder.endpoint) != price:
+        return None
+    return price.usd(prompt_tokens, generated_tokens) or None
+
+
 def check_priced(max_cost_usd: float | None, prices: Iterable[Price], where: str) -> None:
     """Refuse a limit in USD where nothing has a price: no run would ever reach it.
 
@@ -47,7 +63,7 @@ def check_priced(max_cost_usd: float | None, prices: Iterable[Price], where: str
     Raises:
         RecipeError: There is a limit and no price.
     """
-    if max_cost_usd is not None and all(price == Price() for price in prices):
+    if max_cost_usd is not None and all(price == FREE for price in prices):
         raise RecipeError(
             f"this run may cost {max_cost_usd:g} USD, and the recipe names no price",
             where,
@@ -66,13 +82,11 @@ class Budget:
         max_tokens: Prompt and generated tokens together; null is no limit.
         max_seconds: From the first request on; null is no limit.
         max_cost_usd: By the price of whom was asked; null is no limit.
-        price: What tokens cost where `spend` is told no other.
     """
 
     max_tokens: int | None = None
     max_seconds: float | None = None
     max_cost_usd: float | None = None
-    price: Price = field(default_factory=Price)
     prompt_tokens: int = 0
     generated_tokens: int = 0
     cost_usd: float = 0.0
@@ -82,11 +96,11 @@ class Budget:
         """Begin to count the seconds."""
         self._started = time.monotonic()
 
-    def spend(self, answer: Answer, price: Price | None = None) -> None:
-        """Count an answer that came from an endpoint, at its price; null: at the budget's."""
+    def spend(self, answer: Answer, price: Price) -> None:
+        """Count an answer that came from an endpoint, at its price."""
         self.prompt_tokens += answer.prompt_tokens or 0
         self.generated_tokens += answer.generated_tokens
-        self.cost_usd += (price or self.price).usd(answer.prompt_tokens, answer.generated_tokens)
+        self.cost_usd += price.usd(answer.prompt_tokens, answer.generated_tokens)
 
     def spent(self) -> str | None:
         """Say which limit is reached; null when none is."""

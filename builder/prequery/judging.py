@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass, replace
 from functools import partial
 from typing import Protocol
 
+from prequery.budget import FREE, Price
 from prequery.columns.base import (
     Continuation,
     Embed,
@@ -51,10 +52,12 @@ class Bench:
         journal: Of this column's answers alone, so that another column or another judge costs no
             answer that was paid for.
         endpoint: Of its judge; null: the journal alone answers.
+        price: Of its judge's tokens.
     """
 
     journal: Keeps
     endpoint: Asks | None
+    price: Price = FREE
 
 
 Place = tuple[str, int, int]

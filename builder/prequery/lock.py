@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from prequery import __version__
-from prequery.budget import Price
+from prequery.budget import cost_usd
 from prequery.endpoint import Info
 from prequery.errors import RecipeError
 from prequery.judge_check import Check
@@ -169,7 +169,7 @@ def complete(
         content = recipe.text.encode()
         told["recipe"] = {"path": f"{recipe.name}.yaml", "sha256": _sha256(content)}
     if isinstance(recipe, Recipe):
-        usd = Price.at(recipe.endpoint).usd(selection.prompt_tokens, selection.generated_tokens)
+        usd = cost_usd(recipe, selection.prompt_tokens, selection.generated_tokens)
     if rows_sha256:
         told["rows"] = {"count": selection.accepted, "sha256": rows_sha256}
     return (
@@ -187,7 +187,7 @@ def complete(
                 "prompt_tokens": selection.prompt_tokens,
                 "generated_tokens": selection.generated_tokens,
                 "seconds": selection.seconds,
-                "usd": usd or None,
+                "usd": usd,
             },
             "files": {path: dict(content) for path, content in files.items()},
         }

@@ -151,8 +151,10 @@ async def _synthesize(
 ) -> tuple[Lock, Selection]:
     """Ask the endpoints for what the journals lack."""
     recipe, journal = rows.recipe, journals.answers
-    check_priced(options.max_cost_usd, [price(recipe)], f"{recipe.source}, endpoint")
-    budget = Budget(options.max_tokens, options.max_seconds, options.max_cost_usd, price(recipe))
+    others = [one.endpoint for one in (recipe.responder, *recipe.judges.values()) if one]
+    prices = [Price.at(endpoint) for endpoint in (recipe.endpoint, *others)]
+    check_priced(options.max_cost_usd, prices, f"{recipe.source}, endpoint")
+    budget = Budget(options.max_tokens, options.max_seconds, options.max_cost_usd)
     async with models.asked(recipe, options, observer.said) as asked:
         voices = await models.meet(recipe, asked)
         pinned = lock.pin(recipe, voices)
@@ -213,10 +215,6 @@ def _benches(
     for name, column in judging.askers(recipe).items():
         journal = journals.verdicts[name]
         models.note_judge(journal, voices.judges[column.judge])
-        benches[name] = Bench(journal, asked.judges[column.judge])
+        price = Price.at(recipe.judges[column.judge].endpoint)
+        benches[name] = Bench(journal, asked.judges[column.judge], price)
     return benches
-
-
-def price(recipe: Recipe) -> Price:
-    """Return what tokens cost at the recipe's endpoint."""
-    return Price.at(recipe.endpoint)

@@ -10,13 +10,13 @@ import time
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from prequery.budget import Price
+from prequery.budget import cost_usd
 from prequery.columns.base import CorpusColumn
 from prequery.conversation import Candidate
 from prequery.endpoint import Answer
 from prequery.journal import Pass
 from prequery.options import Options
-from prequery.pipeline import build, price
+from prequery.pipeline import build
 from prequery.recipe import Recipe
 from prequery.rows import FIELDS, PREFERENCE
 from prequery.selection import Selection
@@ -98,7 +98,9 @@ def plan(recipe: Recipe, options: Options, rows: int, observer: Observer) -> Pla
     watch = _Watch(observer)
     with tempfile.TemporaryDirectory() as work:
         built = build(_shortened(recipe, min(rows, recipe.goal)), options, watch, Path(work))
-    return estimate(recipe.goal, built.selection, watch.seconds_per_answer, price(recipe))
+    spent = built.selection
+    usd = cost_usd(recipe, spent.prompt_tokens, spent.generated_tokens)
+    return estimate(recipe.goal, spent, watch.seconds_per_answer, usd)
 
 
 def _shortened(recipe: Recipe, rows: int) -> Recipe:
@@ -118,27 +120,28 @@ def _shortened(recipe: Recipe, rows: int) -> Recipe:
     )
 
 
-def estimate(rows: int, small: Selection, seconds_per_answer: float | None, cost: Price) -> Plan:
+def estimate(
+    rows: int, small: Selection, seconds_per_answer: float | None, usd: float | None
+) -> Plan:
     """Estimate a build of so many rows from a small one.
 
     Args:
         rows: That are wanted.
         small: What came of the small one.
         seconds_per_answer: Time between two of its answers; null when it asked nobody.
-        cost: Of tokens.
+        usd: That its tokens cost; null where they have no price.
     """
     if seconds_per_answer is None:
         seconds: float | None = small.seconds or None  # below one it tells nothing of speed
     else:
         seconds = seconds_per_answer * small.requests
-    usd = cost.usd(small.prompt_tokens, small.generated_tokens)
     probe = Quantity(
         small.attempts,
         small.requests,
         small.prompt_tokens,
         small.generated_tokens,
         seconds,
-        usd or None,
+        usd,
     )
     share = small.accepted / small.attempts
     # Wilson's lower bound: 32 of 32 is no promise of 100 %.

@@ -11,11 +11,11 @@ from typing import TypeVar
 
 import msgspec
 
+from prequery.budget import cost_usd
 from prequery.columns.base import Column, JudgeColumn, Reading
 from prequery.columns.length import Length
 from prequery.magpie import Magpie, Shows
 from prequery.options import Options
-from prequery.pipeline import price
 from prequery.planning import Quantity
 from prequery.progress import Progress
 from prequery.recipe import OWN, Endpoint, Generator, Recipe
@@ -115,7 +115,7 @@ def rehearse(
         prompt_tokens=prompt,
         generated_tokens=generated,
         seconds=seconds * speed_up,
-        usd=price(recipe).usd(prompt, generated) or None,
+        usd=cost_usd(recipe, prompt, generated),
     )
     faults: Counter[str] = Counter()
     for one in counters:

@@ -23,7 +23,7 @@ from typing import Protocol, cast
 from prequery import gates
 from prequery.acceptance import Started
 from prequery.asking import Asking, bear
-from prequery.budget import Budget
+from prequery.budget import Budget, Price
 from prequery.conversation import Ask, Attempt, Candidate, Script, advance, script
 from prequery.endpoint import Answer, Asks
 from prequery.errors import AcceptanceError
@@ -448,6 +448,13 @@ class Synthesis:
             return self.benches[asked.column].endpoint
         return (self.responder if asked.key.made == "response" else None) or self.endpoint
 
+    def _price(self, asked: Ask) -> Price:
+        """Return what the tokens cost at the endpoint that is to answer."""
+        if asked.column is not None:
+            return self.benches[asked.column].price
+        responder = self.recipe.responder if asked.key.made == "response" else None
+        return Price.at((responder or self.recipe).endpoint)
+
     async def _ask(self, asked: Ask) -> Answer:
         """Return the recorded answer, or ask and record."""
         key, journal = asked.key, self._journal(asked)
@@ -462,7 +469,9 @@ class Synthesis:
         # What brings an open row nearer to its end goes before what opens another one.
         urgent = key.made in ("response", "verdict") or key.turn > 0
         where = f"slot {key.slot}, {asked.column or key.made}"
-        answer = await self._asking.ask(endpoint, journal, key, asked.request(), where, urgent)
+        answer = await self._asking.ask(
+            endpoint, journal, key, asked.request(), where, urgent, self._price(asked)
+        )
         if self.budget.spent():
             self.stop()
         return answer

@@ -15,7 +15,7 @@ from functools import cached_property
 from typing import Any
 
 from prequery.asking import Asking, bear
-from prequery.budget import Budget, Price
+from prequery.budget import FREE, Budget, Price
 from prequery.conversation import Ask, Candidate, advance
 from prequery.endpoint import Answer, Asks, Request
 from prequery.journal import Journal, Key
@@ -211,7 +211,7 @@ class Stream:
             if not self._endpoints:
                 self._endpoints = await self.connect()
         endpoint, journal = self._endpoints[column], self.journals[column]
-        where, price = f"row {slot}, {column}", self.prices.get(column)
+        where, price = f"row {slot}, {column}", self.prices.get(column, FREE)
         answer = await self._asking.ask(endpoint, journal, key, request, where, price=price)
         if self.budget.spent():
             self.stop()
