@@ -1,7 +1,8 @@
 #!/usr/bin/env python3
 """Print how busy a build keeps its endpoints: scripts/bench_saturation.py [ROWS] [CASE...].
 
-Cases: 256, 1024 (slots of one endpoint), 4 (endpoints of different speed), 16 (equal ones);
+Cases: 256, 1024 (slots of one endpoint), 4 (endpoints of different speed), 16 (equal ones), real
+(256 slots at the speed of a real server: seven minutes);
 queue (takes four times what it decodes at once, known and unknown), faults (mixed ones), death (of
 one endpoint in four).
 
@@ -51,6 +52,7 @@ CASES = {
         for slots, times in ((128, 0.5), (64, 1), (64, 1), (32, 2))
     ),
     "16": (Machine(slots=32, token_s=TOKEN_S * 2),) * 16,
+    "real": (Machine(slots=256, token_s=0.020),),
 }
 QUEUE = Machine(slots=64, token_s=TOKEN_S, max_concurrent_requests=256)
 QUEUES = {
