@@ -21,6 +21,10 @@ if TYPE_CHECKING:
     from datasets import Features
 
 BATCH_ROWS = 256
+
+MOST_FOOTERS = 100
+"""Files whose row groups are looked up before the first row: one or two requests each."""
+
 FORMATS: Mapping[str, str] = {
     ".parquet": "parquet",
     ".jsonl": "json",
@@ -202,6 +206,9 @@ def _built(dataset: Dataset, arguments: Mapping[str, Any]) -> tuple[Source, list
         given |= {"features": Features.from_arrow_schema(first.schema)}
         builder = load_dataset_builder(**arguments, **given)
         stream = builder.as_streaming_dataset(split=dataset.split)
+    if stream.num_shards <= MOST_FOOTERS:
+        # pyarrow decodes a Parquet file to its end, ahead of who reads it: row groups one by one.
+        stream = stream.reshard()
     told = (builder.info.splits or {}).get(dataset.split)
     row_count = told.num_examples if told is not None else None
     features = stream.features or given["features"]
