@@ -125,3 +125,35 @@ def test_a_hub_that_refuses_the_token_is_an_error_of_three_lines(hub: Hub, tmp_p
     assert done.err.startswith("DatasetError: the dataset is not there, or not open to you")
     assert "hf_wrong" not in done.err
     assert "Traceback" not in done.err
+
+
+LOAD = """
+import json
+from datasets import load_dataset
+rows = load_dataset("{path}", "chats-annotated", revision="{tag}", split="train")
+print(json.dumps(list(rows["instruction"])))
+"""
+
+
+def test_an_annotation_is_released_verified_and_loaded_at_its_tag(hub: Hub, tmp_path: Path) -> None:
+    publish(hub, tmp_path, ["one", "two"])
+    options = ["--field", "instruction=prompt", "--columns", "length", "--out", "out"]
+    annotated = annotate(tmp_path, f"{hub.namespace}/chats", *options)
+    name, tag = f"{hub.namespace}/annotated", "chats-annotated-v1.0.0"
+
+    commands = [
+        [COMMAND[0], "release", "out", "--repo", name],
+        [COMMAND[0], "release", "out", "--repo", name],
+        [COMMAND[0], "verify", f"{name}@{tag}", "chats-annotated"],
+        [COMMAND[0], "card", f"hf://datasets/{name}@{tag}", "--check"],
+        [sys.executable, "-c", LOAD.format(path=name, tag=tag)],
+    ]
+    done = [
+        subprocess.run(command, capture_output=True, text=True, cwd=tmp_path)
+        for command in commands
+    ]
+
+    assert annotated.code == 0, annotated.err
+    assert [one.returncode for one in done] == [0] * 5, [one.stdout + one.stderr for one in done]
+    assert json.loads(done[-1].stdout.splitlines()[-1]) == ["train: one", "train: two"]
+    assert len(hub.dataset(name).history("main")) == 2  # that which made the repo, and the release
