@@ -1,7 +1,7 @@
 """Processes that start at once: forked from one that has imported everything, and no test's before.
 
-The fork server of `multiprocessing` is one for the whole session, and starts with the first process
-that anybody asks for: its imports and environment would be another test's.
+The fork server of `multiprocessing` is one for the whole test run, and starts with the first
+process that anybody asks for: its imports and environment would be another test's.
 """
 
 import multiprocessing
