@@ -74,6 +74,14 @@ def askers(recipe: AnyRecipe) -> dict[str, JudgeColumn]:
     return {one.name: one for column in judge_columns(recipe) for one in column.askers()}
 
 
+def prices(recipe: AnyRecipe) -> dict[str, Price]:
+    """Return what tokens cost at the judge of each column that asks one."""
+    return {
+        name: Price.at(recipe.judges[column.judge].endpoint)
+        for name, column in askers(recipe).items()
+    }
+
+
 def journals(recipe: AnyRecipe) -> dict[str, tuple[str, str]]:
     """Return name and fingerprint of the journal of each column that asks a judge.
 

@@ -151,8 +151,8 @@ async def _synthesize(
 ) -> tuple[Lock, Selection]:
     """Ask the endpoints for what the journals lack."""
     recipe, journal = rows.recipe, journals.answers
-    others = [one.endpoint for one in (recipe.responder, *recipe.judges.values()) if one]
-    prices = [Price.at(endpoint) for endpoint in (recipe.endpoint, *others)]
+    writers = [Price.at(one.endpoint) for one in (recipe, recipe.responder) if one]
+    prices = [*writers, *judging.prices(recipe).values()]
     check_priced(options.max_cost_usd, prices, f"{recipe.source}, endpoint")
     budget = Budget(options.max_tokens, options.max_seconds, options.max_cost_usd)
     async with models.asked(recipe, options, observer.said) as asked:
@@ -211,10 +211,9 @@ def _benches(
     recipe: Recipe, journals: Journals, asked: models.Models, voices: Voices
 ) -> dict[str, Bench]:
     """Return the judge columns at work."""
-    benches = {}
+    benches, prices = {}, judging.prices(recipe)
     for name, column in judging.askers(recipe).items():
         journal = journals.verdicts[name]
         models.note_judge(journal, voices.judges[column.judge])
-        price = Price.at(recipe.judges[column.judge].endpoint)
-        benches[name] = Bench(journal, asked.judges[column.judge], price)
+        benches[name] = Bench(journal, asked.judges[column.judge], prices[name])
     return benches

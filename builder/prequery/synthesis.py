@@ -452,8 +452,14 @@ class Synthesis:
         """Return what the tokens cost at the endpoint that is to answer."""
         if asked.column is not None:
             return self.benches[asked.column].price
-        responder = self.recipe.responder if asked.key.made == "response" else None
-        return Price.at((responder or self.recipe).endpoint)
+        instructions, responses = self._prices
+        return responses if asked.key.made == "response" else instructions
+
+    @cached_property
+    def _prices(self) -> tuple[Price, Price]:
+        """What tokens of instructions and of responses cost."""
+        writers = self.recipe, self.recipe.responder or self.recipe
+        return Price.at(writers[0].endpoint), Price.at(writers[1].endpoint)
 
     async def _ask(self, asked: Ask) -> Answer:
         """Return the recorded answer, or ask and record."""

@@ -12,7 +12,7 @@ from prequery import judge_check, judging, lock, models, shards
 from prequery.annotation.given import Given
 from prequery.annotation.source import Source, opened
 from prequery.annotation.stream import Stream
-from prequery.budget import Budget, Price, check_priced
+from prequery.budget import Budget, check_priced
 from prequery.endpoint import Asks
 from prequery.errors import AcceptanceError, ShardError
 from prequery.folder import Folder
@@ -161,18 +161,13 @@ class _Running:
                 self._connected,
                 recipe.goal,
                 budget,
-                self._prices(),
+                judging.prices(recipe),
             )
             done = await until_interrupted(stream, self.observer)
         if not done:
             raise cut_short("annotation", budget, recipe.dataset.path, options.resume)
         pinned = lock.pin_annotation(recipe, self._dataset(), self.judges)
         return lock.with_checks(pinned, checks), self._selected(selector)
-
-    def _prices(self) -> dict[str, Price]:
-        """Return what each judge's tokens cost, by the column that asks it."""
-        judges, askers = self.recipe.judges, judging.askers(self.recipe)
-        return {name: Price.at(judges[one.judge].endpoint) for name, one in askers.items()}
 
     def _selected(self, selector: Selector) -> Selection:
         selection = selector.selection
@@ -227,7 +222,8 @@ class _Running:
         columns = judging.askers(self.recipe)
         if not self.fleets:
             where = f"{self.recipe.source}, judges, endpoint"
-            check_priced(self.options.max_cost_usd, self._prices().values(), where)
+            prices = judging.prices(self.recipe).values()
+            check_priced(self.options.max_cost_usd, prices, where)
             fleets = models.judge_fleets(self.recipe, self.options, self.observer.said)
             self.fleets = await self.stack.enter_async_context(fleets)
             self.judges |= await models.meet_judges(self.recipe, self.fleets)

@@ -11,6 +11,7 @@ from prequery.cli.apps import app
 from prequery.cli.arguments import (
     JournalOption,
     JudgeOption,
+    MaxCostOption,
     MaxSecondsOption,
     MaxTokensOption,
     OutOption,
@@ -57,10 +58,7 @@ def annotate(
     journal: JournalOption = None,
     max_tokens: MaxTokensOption = None,
     max_seconds: MaxSecondsOption = None,
-    max_cost: Annotated[
-        float | None,
-        typer.Option(min=0, help="Stop at so many USD, by the prices in the judges' endpoints."),
-    ] = None,
+    max_cost: MaxCostOption = None,
 ) -> None:
     """Measure somebody's dataset: columns, filters, shards, card and lock."""
     from prequery.recipe import read_annotation

@@ -41,6 +41,10 @@ OutOption = Annotated[
 MaxTokensOption = Annotated[
     int | None, typer.Option(min=1, help="Stop when this run has spent so many tokens.")
 ]
+MaxCostOption = Annotated[
+    float | None,
+    typer.Option(min=0, help="Stop at so many USD, by the prices in the recipe's endpoints."),
+]
 MaxSecondsOption = Annotated[float | None, typer.Option(min=1, help="Stop after so many seconds.")]
 ExactOption = Annotated[
     bool,

@@ -13,6 +13,7 @@ from prequery.cli.arguments import (
     ExactOption,
     JournalOption,
     JudgeOption,
+    MaxCostOption,
     MaxSecondsOption,
     MaxTokensOption,
     OutOption,
@@ -37,10 +38,7 @@ def build(
     num_proc: Annotated[int | None, typer.Option(min=1, help="Processes for conversion.")] = None,
     max_tokens: MaxTokensOption = None,
     max_seconds: MaxSecondsOption = None,
-    max_cost: Annotated[
-        float | None,
-        typer.Option(min=0, help="Stop at so many USD, by the prices in the recipe's endpoint."),
-    ] = None,
+    max_cost: MaxCostOption = None,
     exact: ExactOption = False,
 ) -> None:
     """Build a dataset: both passes, columns, filters, shards, card and lock."""
