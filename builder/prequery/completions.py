@@ -236,8 +236,7 @@ class CompletionsEndpoint(HttpEndpoint):
             return Answer(error=str(refusal))
         except (msgspec.DecodeError, ValueError, LookupError, TypeError):
             raise FaultError("a truncated or malformed answer") from None
-        told = counted(headers.get("x-prompt-tokens"))
-        prompt_tokens = completion.usage.prompt_tokens if told is None else told
+        prompt_tokens = _prompt_tokens(completion, headers.get("x-prompt-tokens"))
         return read_text(likely, completion.usage.completion_tokens, prompt_tokens)
 
     async def _ids(self, request: Request, timeout_s: float | None) -> list[int]:
@@ -304,7 +303,6 @@ def read_completion(
     """
     completion, repaired = _decode(raw)
     choice = completion.choices[0]
-    told = counted(prompt_tokens)
     likely = summed(dialects.logprobs(choice))
     text = choice.text[:MAX_TEXT_CHARS]
     cut = min((at for stop in request.stop if (at := text.find(stop)) >= 0), default=None)
@@ -312,7 +310,7 @@ def read_completion(
         text=text[:cut],
         finish_reason=dialect.finish(completion) if cut is None else "stop_sequence",
         generated_tokens=completion.usage.completion_tokens,
-        prompt_tokens=completion.usage.prompt_tokens if told is None else told,
+        prompt_tokens=_prompt_tokens(completion, prompt_tokens),
         seed=dialect.seed(request),
         logprob_sum=likely.total,
         logprob_squares=likely.squares,
@@ -320,6 +318,12 @@ def read_completion(
         logprob_count=likely.tokens,
         repaired=repaired,
     )
+
+
+def _prompt_tokens(completion: Completion, header: str | None) -> int:
+    """Return the tokens of the prompt: TGI's header is right where its body is not."""
+    told = counted(header)
+    return completion.usage.prompt_tokens if told is None else told
 
 
 def _decode(raw: bytes) -> tuple[Completion, bool]:
