@@ -2,16 +2,16 @@
 """Print how busy a build keeps its endpoints: scripts/bench_saturation.py [ROWS] [CASE...].
 
 Cases: 256, 1024 (slots of one endpoint), 4 (endpoints of different speed), 16 (equal ones), real
-(256 slots at the speed of a real server: seven minutes);
-queue (takes four times what it decodes at once, known and unknown), faults (mixed ones), death (of
-one endpoint in four).
+(256 slots at the speed of a real server: seven minutes); queue (takes four times what it decodes at
+once, known and unknown), faults (mixed ones), death (of one endpoint in four), asked (requests of
+small builds).
 
 A build runs whole, with gates, journal and cheap columns, against prequery's simulated fleet. In
 the same run a bare aiohttp loop asks for the same slots, a row's two requests one after the other,
 with constant concurrency and nothing else. Lengths are lognormal: medians of 25 and 350 tokens.
 
-Scaled, so that a run takes less than a minute: a token takes 3 ms. A real server under load
-takes some 20 ms, so what a client does weighs six times as much here as it would there.
+All but `real` is scaled, so that a run takes less than a minute: a token takes 3 ms. A real server
+under load takes some 20 ms, so what a client does weighs six times as much here as it would there.
 """
 
 import asyncio
